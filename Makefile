@@ -1,0 +1,51 @@
+# make demo   a whole charging session: driver against PSU mock, recorded, replayed, compared
+# make test   all tests             make lint   ruff, mypy, import-linter
+# make bench  the figures of docs/performance.md
+#
+# Each target sets up what it needs in .venv, from requirements.txt (versions and hashes).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint bench setup clean
+
+setup: $(VENV)/.installed
+
+# Debian's python3 comes without ensurepip; python3-venv brings it.
+$(VENV)/.installed: requirements.txt pyproject.toml __init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fusioncharger needs Python 3.11 or newer: $$($(PYTHON) --version)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing python3-venv, which creates the virtual environment"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv; \
+	  else \
+	    echo "python3 lacks the venv module. Install it first: sudo apt-get install python3-venv"; exit 1; \
+	  fi
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	$(BIN)/fusioncharger demo
+
+test: setup
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+# mypy is run from a folder that holds the package under its name: in the repository root, io/ would shadow
+# the standard library's io.
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p $(VENV)/lint && ln -sfn ../.. $(VENV)/lint/fusioncharger
+	cd $(VENV)/lint && ../bin/mypy --config-file fusioncharger/pyproject.toml -p fusioncharger
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,217 @@
+"""The configuration: what a TOML file may say, checked (docs/configuration.md).
+
+`parse(text, name)` is pure. Every error names the file, the key, the value found and what is allowed.
+"""
+
+import difflib
+import math
+import re
+import tomllib
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .registers import CONNECTOR_OFFSETS
+
+PositiveFloat = Annotated[float, Meta(gt=0)]
+ModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00]+$")]
+OptionalModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00]*$")]
+Version = Annotated[int, Meta(ge=0, le=0xFFFF)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+TopicPart = Annotated[str, Meta(pattern=r"^[^+#\x00]*$")]
+
+
+class ConfigError(Exception):
+    """The configuration is not usable. The text is for the user, one problem a line."""
+
+
+class MqttConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """[mqtt]: the broker that EVerest uses."""
+
+    host: Annotated[str, Meta(min_length=1)] = "localhost"
+    port: Port = 1883
+    username: str = ""
+    password_file: str = ""
+    """File whose first line is the password; its content never enters a configuration or a log."""
+    topic_prefix: TopicPart = ""
+    """Put before everest_api/1/…, as it is."""
+
+
+class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """[journal]: where the recording goes."""
+
+    dir: Annotated[str, Meta(min_length=1)] = "./sessions"
+
+
+class ConnectorConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """[[connectors]]: one connector; its place in the list is its local number."""
+
+    global_connector_number: Annotated[int, Meta(ge=1, le=12)]
+    max_export_current_A: PositiveFloat  # noqa: N815 - unit as EVerest writes it
+    max_export_power_W: PositiveFloat  # noqa: N815
+    power_supply_DC: ModuleId  # noqa: N815 - the API's name
+    evse_board_support: ModuleId
+    isolation_monitor: OptionalModuleId = ""
+    over_voltage_monitor: OptionalModuleId = ""
+    powermeter: OptionalModuleId = ""
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration file."""
+
+    connectors: Annotated[tuple[ConnectorConfig, ...], Meta(min_length=1, max_length=len(CONNECTOR_OFFSETS))]
+    ethernet_interface: Annotated[str, Meta(min_length=1)] = "eth0"
+    psu_ip: Annotated[str, Meta(min_length=1)] = "192.168.11.1"
+    psu_port: Port = 502
+    tls_enabled: bool = False
+    psu_ca_cert: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    module_placeholder_allocation_timeout_s: PositiveFloat = 5.0
+    modbus_timeout_s: Annotated[float, Meta(ge=1, le=120)] = 60.0
+    esn: Annotated[str, Meta(max_length=22, pattern=r"^[\x20-\x7e]*$")] = "0000000000000000"
+    send_secure_goose: bool = True
+    allow_insecure_goose: bool = False
+    verify_secure_goose: bool = True
+    goose_vlan_id: Annotated[int, Meta(ge=0, le=4094)] = 0
+    goose_vlan_priority: Annotated[int, Meta(ge=0, le=7)] = 5
+    telemetry_topic_prefix: Annotated[str, Meta(pattern=r"^([^+#\x00]*[^+#/\x00])?$")] = ""
+    HACK_publish_requested_voltage_current: bool = False
+    HACK_use_ovm_while_cable_check: bool = False
+    upstream_voltage_source: str = "IMD"
+    protocol_version: Version = 1
+    hardware_version: Version = 1
+    software_version: Annotated[str, Meta(max_length=48, pattern=r"^[\x20-\x7e]*$")] = ""
+    """"" stands for the package's version."""
+    everest_timeout_s: Annotated[float, Meta(ge=1, le=30)] = 5.0
+    mqtt: MqttConfig = MqttConfig()
+    journal: JournalConfig = JournalConfig()
+
+
+# What the settings of later versions may say in this one: their default. Saying so beats ignoring them.
+_NOT_YET = {
+    "tls_enabled": False,
+    "HACK_publish_requested_voltage_current": False,
+    "HACK_use_ovm_while_cable_check": False,
+    "upstream_voltage_source": "IMD",
+}
+
+# Said instead of a regular expression.
+_ALLOWED = {
+    "esn": "at most 22 printable ASCII characters",
+    "software_version": "at most 48 printable ASCII characters",
+    "telemetry_topic_prefix": "an MQTT topic without a trailing slash, + or #",
+    "topic_prefix": "the beginning of an MQTT topic, without + or #",
+    "power_supply_DC": "an EVerest module id (not empty, no /, + or #)",
+    "evse_board_support": "an EVerest module id (not empty, no /, + or #)",
+    "isolation_monitor": "an EVerest module id (no /, + or #)",
+    "over_voltage_monitor": "an EVerest module id (no /, + or #)",
+    "powermeter": "an EVerest module id (no /, + or #)",
+    "connectors": f"1 to {len(CONNECTOR_OFFSETS)} tables [[connectors]]",
+}
+
+
+def parse(text: str, name: str) -> Config:
+    """The configuration that `text` (TOML) holds. `name` is the file's, for the errors. ConfigError."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        msg = f"{name}: not valid TOML: {error}"
+        raise ConfigError(msg) from None
+    problems = _unknown_keys(table)
+    if problems:
+        raise ConfigError("\n".join(f"{name}: {problem}" for problem in problems))
+    try:
+        config = msgspec.convert(table, Config)
+    except msgspec.ValidationError as error:
+        msg = f"{name}: {_explain(str(error), table)}"
+        raise ConfigError(msg) from None
+    problems = _contradictions(config)
+    if problems:
+        raise ConfigError("\n".join(f"{name}: {problem}" for problem in problems))
+    return config
+
+
+def _unknown_keys(table: dict[str, Any]) -> list[str]:
+    """Every key that no table has, each with the nearest one that there is."""
+    places: list[tuple[str, object, type[Struct]]] = [("", table, Config)]
+    places += [("mqtt.", table.get("mqtt"), MqttConfig), ("journal.", table.get("journal"), JournalConfig)]
+    connectors = table.get("connectors")
+    if isinstance(connectors, list):
+        places += [(f"connectors[{n}].", entry, ConnectorConfig) for n, entry in enumerate(connectors, 1)]
+    problems = []
+    for where, entry, struct in places:
+        if not isinstance(entry, dict):
+            continue
+        known = struct.__struct_fields__
+        for key in entry:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+                problems.append(f"unknown key {where}{key}{hint}")
+    return problems
+
+
+def _explain(error: str, table: dict[str, Any]) -> str:
+    """msgspec's `Expected … - at `$.connectors[0].x`` as: key, value found, what is allowed."""
+    wanted, _, path = error.partition(" - at `$")
+    path = path.rstrip("`")
+    missing = re.fullmatch(r"Object missing required field `(.+)`", wanted)
+    found: object = table
+    shown = ""
+    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        if key:
+            found = found.get(key) if isinstance(found, dict) else found
+            shown += f".{key}"
+        else:
+            found = found[int(index)] if isinstance(found, list) else found
+            shown += f"[{int(index) + 1}]"
+    shown = shown.lstrip(".")
+    if missing:
+        key = f"{shown}.{missing[1]}" if shown else missing[1]
+        allowed = _ALLOWED.get(missing[1])
+        return f"{key} is missing" + (f"; needed: {allowed}" if allowed else "")
+    allowed = _ALLOWED.get(shown.rpartition(".")[2], wanted.removeprefix("Expected ").replace("`", ""))
+    return f"{shown}: found {found!r}; allowed: {allowed}"
+
+
+def _contradictions(config: Config) -> list[str]:
+    """What is wrong although every single value is allowed."""
+    problems = _not_finite(config, "")
+    seen: dict[int, int] = {}
+    ids: dict[tuple[str, str], int] = {}
+    for n, connector in enumerate(config.connectors, 1):
+        number = connector.global_connector_number
+        if number in seen:
+            problems.append(
+                f"connectors[{n}].global_connector_number: found {number}, which connectors[{seen[number]}] "
+                "has already; allowed: 1 to 12, each once"
+            )
+        seen.setdefault(number, n)
+        for api in ("power_supply_DC", "evse_board_support"):
+            module_id = getattr(connector, api)
+            if (api, module_id) in ids:
+                problems.append(
+                    f"connectors[{n}].{api}: found {module_id!r}, which connectors[{ids[api, module_id]}] "
+                    "has already; allowed: a module of its own for each connector"
+                )
+            ids.setdefault((api, module_id), n)
+        problems += _not_finite(connector, f"connectors[{n}].")
+    for key, default in _NOT_YET.items():
+        if getattr(config, key) != default:
+            problems.append(
+                f"{key}: found {getattr(config, key)!r}; this version has only {default!r} "
+                "(see docs/configuration.md)"
+            )
+    return problems
+
+
+def _not_finite(struct: Struct, where: str) -> list[str]:
+    """TOML has inf and nan, and neither is a quantity."""
+    values = ((key, getattr(struct, key)) for key in struct.__struct_fields__)
+    return [
+        f"{where}{key}: found {value}; allowed: a finite number"
+        for key, value in values
+        if isinstance(value, float) and not math.isfinite(value)
+    ]

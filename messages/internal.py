@@ -1,0 +1,58 @@
+"""Messages between actors. They live within one turn and are never recorded: replay makes them again."""
+
+from msgspec import Struct
+
+from .outputs import TelemetryValue
+from .types import ChargingEvent
+
+
+class Internal(Struct, frozen=True, kw_only=True):
+    """Base of all messages between actors."""
+
+
+class TurnEnding(Internal, frozen=True):
+    """To every actor that had a message in this turn: compose what the turn as a whole calls for."""
+
+
+class RegistersChanged(Internal, frozen=True):
+    """To PsuLink: registers that the sender owns have new values."""
+
+    values: dict[str, tuple[int, ...]]
+    """Register key to its words."""
+
+
+class ChargingEventOccurred(Internal, frozen=True):
+    """To PsuLink: a charging_event to report once (protocol.md §2.2, 0x117E)."""
+
+    connector: int
+    event: ChargingEvent
+
+
+class PsuMacKnown(Internal, frozen=True):
+    """To the connectors: the PSU's MAC for GOOSE became known, or is another one."""
+
+    connection: int
+    mac: bytes
+
+
+class LinkLost(Internal, frozen=True):
+    """To the connectors: the link to the PSU failed (behaviour.md §2)."""
+
+    connection: int
+
+
+class PsuForgotten(Internal, frozen=True):
+    """To the connectors: what is left of this connection (MAC, keys) may not be used any more."""
+
+    connection: int
+
+
+class SecondPassed(Internal, frozen=True):
+    """To the connectors: once a second."""
+
+
+class DatapointsChanged(Internal, frozen=True):
+    """To TelemetryPublisher: values of a telemetry topic, in the units of behaviour.md §7."""
+
+    topic: str
+    values: dict[str, TelemetryValue]
