@@ -1,0 +1,398 @@
+"""The link to the PSU: register image, Modbus answers, unsolicited reports, and the link's life
+(protocol.md §2, behaviour.md §2).
+
+    UNINITIALIZED ─► INITIALIZING ─► READY (psu_mac received)
+                          ▲  │          │
+                  backoff │  ▼          ▼
+                         FAILED  ◄──────┘   refused, closed, protocol error, silent
+
+The image holds every register's words: what the dispenser owns from the start, what the PSU owns only once it
+was written on the present connection. Connectors and DispenserAlarms push what they own as it changes, so each
+read is answered from the image in its own turn. A report is composed at the end of the turn, once.
+"""
+
+from typing import Any
+
+from ..messages import inputs
+from ..messages.config import Config
+from ..messages.internal import (
+    ChargingEventOccurred,
+    DatapointsChanged,
+    LinkLost,
+    PsuForgotten,
+    PsuMacKnown,
+    RegistersChanged,
+    SecondPassed,
+)
+from ..messages.outputs import (
+    ExceptionAnswered,
+    HmacKeysForgotten,
+    HmacKeysRetired,
+    PsuConnectRequested,
+    PsuDisconnectRequested,
+    ReadAnswered,
+    ReportSent,
+    Segment,
+    TelemetryValue,
+    WriteAnswered,
+)
+from ..messages.registers import Owner, RegisterMap, Report, encode, zeros
+from ..messages.types import ConnectorType, Level, LinkPhase
+from ..telemetry.datapoints import of_psu_register, psu_values_unknown
+from .connector_state import ConnectorState
+from .connector_state import registers as connector_registers
+from .names import TELEMETRY_PUBLISHER, connector_name
+from .runtime import MILLISECOND_NS, SECOND_NS, ActorState, CoreActor, Runtime
+
+SECOND_TIMER = "second"
+REPORT_TIMER = "report"
+RECONNECT_TIMER = "reconnect"
+LIVENESS_TIMER = "liveness"
+FORGET_TIMER = "forget_psu"
+
+BACKOFF_MIN_NS = 10 * MILLISECOND_NS
+BACKOFF_MAX_NS = SECOND_NS
+STABLE_AFTER_NS = 10 * SECOND_NS
+"""READY for this long: the next reconnect starts with the shortest backoff again."""
+FORGET_AFTER_NS = 10 * SECOND_NS
+DROPS_LOG_INTERVAL_NS = 60 * SECOND_NS
+
+ILLEGAL_ADDRESS = 0x02
+ADDRESS_SPACE = 0x10000
+MANUFACTURER = 0x0002
+MODEL = 0x0080
+
+# A change of one of these is reported at once (protocol.md §2.1).
+_REPORTED_AT_ONCE = {
+    "door_status_alarm",
+    "water_alarm",
+    "epo_alarm",
+    "tilt_alarm",
+    "dc_output_contactor_fault",
+    "working_status",
+    "connection_status",
+    "contactor_status",
+}
+
+
+class PsuLinkState(ActorState, frozen=True, kw_only=True):
+    """Everything the link knows."""
+
+    phase: LinkPhase = LinkPhase.UNINITIALIZED
+    connection: int = 0
+    """Number of the present or last connection."""
+    connected: bool = False
+    backoff_ns: int = BACKOFF_MIN_NS
+    ready_at_ns: int = 0
+    heard_at_ns: int = 0
+    """When the last complete ADU came, or the connection was asked for."""
+    registers: dict[str, tuple[int, ...]] = {}
+    """Register key to its words. hmac_key is never here."""
+    pending_events: dict[str, tuple[int, ...]] = {}
+    """charging_event registers that the next report has to show."""
+    report_due: bool = False
+    next_transaction_id: int = 0
+    utc_offset_ns: int = 0
+    drops_logged_at_ns: int | None = None
+
+
+def initial_state(config: Config) -> PsuLinkState:
+    """The image with every dispenser register's start value (behaviour.md §1)."""
+    register_map = RegisterMap(len(config.connectors))
+    values: dict[str, int | float | str | bytes] = {
+        "manufacturer": MANUFACTURER,
+        "model": MODEL,
+        "protocol_version": config.protocol_version,
+        "hardware_version": config.hardware_version,
+        "software_version": config.software_version,
+        "charging_connectors_count": len(config.connectors),
+        "esn_dispenser": config.esn,
+    }
+    for number, connector in enumerate(config.connectors, 1):
+        for name, word in connector_registers(ConnectorState()).items():
+            values[f"{number}/{name}"] = word
+        values[f"{number}/connector_type"] = int(ConnectorType.CCS2)
+        values[f"{number}/maximum_rated_charge_current"] = connector.max_export_current_A
+        values[f"{number}/rated_output_power_connector"] = connector.max_export_power_W / 1000
+        values[f"{number}/connector_no"] = connector.global_connector_number
+        values[f"{number}/electronic_lock_status"] = 1
+    image = {}
+    for register in register_map.registers:
+        if register.owner is Owner.DISPENSER:
+            value = values.get(register.key)
+            image[register.key] = zeros(register) if value is None else encode(register, value)
+    return PsuLinkState(registers=image)
+
+
+class PsuLink(CoreActor[PsuLinkState]):
+    """The dispenser's side of the Modbus link."""
+
+    def __init__(self, runtime: Runtime, name: str, state: PsuLinkState, *, config: Config) -> None:
+        super().__init__(runtime, name, state)
+        self._map = RegisterMap(len(config.connectors))
+        self._numbers = range(1, len(config.connectors) + 1)
+        self._connector_nos = [connector.global_connector_number for connector in config.connectors]
+        self._liveness_ns = int(config.modbus_timeout_s * SECOND_NS)
+        self._reported = [register for register in self._map.registers if register.report is not None]
+
+    def handle(self, message: Any) -> None:
+        match message:
+            case RegistersChanged(values=values):
+                self._registers_changed(values)
+            case ChargingEventOccurred(connector=number, event=event):
+                key = f"{number}/charging_event"
+                words = (int(event),)
+                self.change(
+                    registers={**self.state.registers, key: words},
+                    pending_events={**self.state.pending_events, key: words},
+                )
+            case inputs.Started():
+                self._started(message)
+            case inputs.UtcOffsetChanged(utc_offset_ns=offset):
+                self.change(utc_offset_ns=offset)
+            case inputs.GooseFramesDropped(counts=counts):
+                self._frames_dropped(counts)
+            case _ if message.connection != self.state.connection or self.state.phase is LinkPhase.FAILED:
+                return  # left over from a former connection, or from one that was given up
+            case inputs.PsuConnected():
+                self._connected()
+            case inputs.PsuConnectFailed(reason=reason) | inputs.PsuDisconnected(reason=reason):
+                self._failed(reason)
+            case _:
+                self.change(heard_at_ns=self.at_ns)
+                self._request(message)
+
+    def timer_fired(self, name: str) -> None:
+        if name == SECOND_TIMER:
+            self.start_timer(SECOND_TIMER, SECOND_NS)
+            for number in self._numbers:
+                self.tell(connector_name(number), SecondPassed())
+        elif name == REPORT_TIMER:
+            self.change(report_due=True)
+        elif name == RECONNECT_TIMER:
+            self._connect()
+        elif name == LIVENESS_TIMER:
+            self._check_liveness()
+        elif name == FORGET_TIMER:
+            self._forget_psu()
+        else:
+            super().timer_fired(name)
+
+    # --- the link's life -----------------------------------------------------------------------------------
+
+    def _started(self, message: inputs.Started) -> None:
+        macs = {
+            f"{number}/mac_address": encode(self._map.by_key[f"{number}/mac_address"], message.goose_mac)
+            for number in self._numbers
+        }
+        self.change(registers={**self.state.registers, **macs}, utc_offset_ns=message.utc_offset_ns)
+        self.start_timer(SECOND_TIMER, SECOND_NS)
+        self._connect()
+
+    def _connect(self) -> None:
+        connection = self.state.connection + 1
+        self.change(phase=LinkPhase.INITIALIZING, connection=connection, heard_at_ns=self.at_ns)
+        self.start_timer(LIVENESS_TIMER, self._liveness_ns)
+        self.emit(PsuConnectRequested(connection=connection))
+
+    def _connected(self) -> None:
+        self.log(Level.INFO, "connected to the PSU")
+        self.change(connected=True, next_transaction_id=0, pending_events={}, heard_at_ns=self.at_ns)
+        self.start_timer(REPORT_TIMER, SECOND_NS)
+
+    def _check_liveness(self) -> None:
+        # One timer that looks back, instead of one that every ADU restarts.
+        silent_ns = self.at_ns - self.state.heard_at_ns
+        if silent_ns < self._liveness_ns:
+            self.start_timer(LIVENESS_TIMER, self._liveness_ns - silent_ns)
+            return
+        reason = f"nothing received for {silent_ns / SECOND_NS:.0f} s"
+        self.emit(PsuDisconnectRequested(connection=self.state.connection, reason=reason))
+        self._failed(reason)
+
+    def _failed(self, reason: str) -> None:
+        state = self.state
+        was_connected = state.connected
+        if was_connected or state.backoff_ns == BACKOFF_MIN_NS:
+            self.log(Level.WARNING, f"link to the PSU failed: {reason}")
+        stable = state.phase is LinkPhase.READY and self.at_ns - state.ready_at_ns >= STABLE_AFTER_NS
+        backoff_ns = BACKOFF_MIN_NS if stable else state.backoff_ns
+        self.cancel_timer(REPORT_TIMER)
+        self.cancel_timer(LIVENESS_TIMER)
+        self.change(
+            phase=LinkPhase.FAILED,
+            connected=False,
+            backoff_ns=min(2 * backoff_ns, BACKOFF_MAX_NS),
+            registers={
+                key: words
+                for key, words in self.state.registers.items()
+                if self._map.by_key[key].owner is Owner.DISPENSER
+            },
+            pending_events={},
+            report_due=False,
+        )
+        self.start_timer(RECONNECT_TIMER, backoff_ns)
+        if was_connected:
+            self._lose_psu()
+
+    def _lose_psu(self) -> None:
+        """A connection that stood is gone: nothing received counts any more, and power has to stop."""
+        connection = self.state.connection
+        self.emit(HmacKeysRetired(connection=connection))
+        for number in self._numbers:
+            self.tell(connector_name(number), LinkLost(connection=connection))
+        for topic, values in psu_values_unknown(self._connector_nos).items():
+            self.tell(TELEMETRY_PUBLISHER, DatapointsChanged(topic=topic, values=values))
+        self.start_timer(FORGET_TIMER, FORGET_AFTER_NS)
+
+    def _forget_psu(self) -> None:
+        # A connection that stands may already have brought new keys and a new MAC: those stay.
+        connection = self.state.connection - 1 if self.state.connected else self.state.connection
+        self.emit(HmacKeysForgotten(connection=connection))
+        for number in self._numbers:
+            self.tell(connector_name(number), PsuForgotten(connection=connection))
+
+    def _frames_dropped(self, counts: dict[str, int]) -> None:
+        last_ns = self.state.drops_logged_at_ns
+        if last_ns is None or self.at_ns - last_ns >= DROPS_LOG_INTERVAL_NS:
+            text = ", ".join(f"{reason}: {count}" for reason, count in counts.items())
+            self.log(Level.WARNING, f"GOOSE frames dropped ({text}); further drops are in the journal")
+            self.change(drops_logged_at_ns=self.at_ns)
+
+    # --- requests ------------------------------------------------------------------------------------------
+
+    def _request(self, message: Any) -> None:
+        match message:
+            case inputs.RegistersRead():
+                self._read(message)
+            case inputs.RegistersWritten():
+                self._written(message)
+            case inputs.ModbusRequestRefused():
+                self.log(Level.WARNING, f"Modbus request refused: {message.reason}")
+                self._except(message, message.function, message.exception_code)
+            case inputs.UnexpectedPduReceived(function=function):
+                self.log(Level.WARNING, f"Modbus PDU with function 0x{function:02x} ignored")
+
+    def _read(self, message: inputs.RegistersRead) -> None:
+        if message.address + message.count > ADDRESS_SPACE:
+            return self._except(message, 0x03, ILLEGAL_ADDRESS)
+        words = [0] * message.count
+        for register, first_word, position, count in self._map.covered(message.address, message.count):
+            image = self._image(register.key)
+            if image is not None:
+                words[position : position + count] = image[first_word : first_word + count]
+        return self.emit(
+            ReadAnswered(
+                connection=message.connection,
+                transaction_id=message.transaction_id,
+                unit_id=message.unit_id,
+                words=tuple(words),
+            )
+        )
+
+    def _image(self, key: str) -> tuple[int, ...] | None:
+        if key == "time_sync":
+            utc_s = (self.at_ns + self.state.utc_offset_ns) // SECOND_NS
+            return encode(self._map.by_key[key], utc_s & 0xFFFFFFFF)
+        return self.state.registers.get(key)
+
+    def _written(self, message: inputs.RegistersWritten) -> None:
+        count = len(message.words)
+        if message.address + count > ADDRESS_SPACE:
+            return self._except(message, message.function, ILLEGAL_ADDRESS)
+        changed: dict[str, tuple[int, ...]] = {}
+        for register, first_word, position, part in self._map.covered(message.address, count):
+            if register.owner is not Owner.PSU or register.name == "hmac_key":
+                continue
+            former = self.state.registers.get(register.key)
+            words = list(former or zeros(register))
+            words[first_word : first_word + part] = message.words[position : position + part]
+            if former != tuple(words):
+                changed[register.key] = tuple(words)
+        if changed:
+            self.change(registers={**self.state.registers, **changed})
+            self._psu_values_changed(changed)
+        return self.emit(
+            WriteAnswered(
+                connection=message.connection,
+                transaction_id=message.transaction_id,
+                unit_id=message.unit_id,
+                function=message.function,
+                address=message.address,
+                value=message.words[0] if message.function == 0x06 else count,
+            )
+        )
+
+    def _psu_values_changed(self, changed: dict[str, tuple[int, ...]]) -> None:
+        topics: dict[str, dict[str, TelemetryValue]] = {}
+        for key, words in changed.items():
+            datapoint = of_psu_register(self._map.by_key[key], words, self._connector_nos)
+            if datapoint is not None:
+                topic, name, value = datapoint
+                topics.setdefault(topic, {})[name] = value
+        for topic, values in topics.items():
+            self.tell(TELEMETRY_PUBLISHER, DatapointsChanged(topic=topic, values=values))
+        if "psu_running_mode" in changed:
+            value = topics["psu"]["psu_running_mode"]
+            self.log(Level.INFO, f"PSU running mode {value}")
+        if "psu_mac" in changed and any(changed["psu_mac"]):
+            self._mac_known(changed["psu_mac"])
+
+    def _mac_known(self, words: tuple[int, ...]) -> None:
+        mac = b"".join(word.to_bytes(2, "big") for word in words)
+        self.log(Level.INFO, f"PSU's MAC for GOOSE is {mac.hex(':')}")
+        if self.state.phase is not LinkPhase.READY:
+            self.change(phase=LinkPhase.READY, ready_at_ns=self.at_ns)
+        for number in self._numbers:
+            self.tell(connector_name(number), PsuMacKnown(connection=self.state.connection, mac=mac))
+
+    def _except(
+        self,
+        message: inputs.RegistersRead | inputs.RegistersWritten | inputs.ModbusRequestRefused,
+        function: int,
+        code: int,
+    ) -> None:
+        self.emit(
+            ExceptionAnswered(
+                connection=message.connection,
+                transaction_id=message.transaction_id,
+                unit_id=message.unit_id,
+                function=function,
+                exception_code=code,
+            )
+        )
+
+    # --- reports -------------------------------------------------------------------------------------------
+
+    def _registers_changed(self, values: dict[str, tuple[int, ...]]) -> None:
+        self.change(registers={**self.state.registers, **values})
+        at_once = any(self._map.by_key[key].name in _REPORTED_AT_ONCE for key in values)
+        if at_once and self.state.connected:
+            self.change(report_due=True)
+
+    def end_turn(self) -> None:
+        if not self.state.report_due:
+            return
+        segments: list[Segment] = []
+        for register in self._reported:
+            if register.report is Report.ALWAYS:
+                words = self._image(register.key) or zeros(register)
+            elif register.key in self.state.pending_events:
+                words = self.state.pending_events[register.key]
+            else:
+                continue
+            last = segments[-1] if segments else None
+            if last is not None and last.address + len(last.words) == register.address:
+                segments[-1] = Segment(last.address, last.words + words)
+            else:
+                segments.append(Segment(register.address, words))
+        transaction_id = self.state.next_transaction_id
+        self.emit(
+            ReportSent(
+                connection=self.state.connection, transaction_id=transaction_id, segments=tuple(segments)
+            )
+        )
+        self.change(
+            report_due=False, pending_events={}, next_transaction_id=(transaction_id + 1) % ADDRESS_SPACE
+        )
+        self.start_timer(REPORT_TIMER, SECOND_NS)

@@ -1,0 +1,36 @@
+"""Numbers as telemetry prints them: SI units, shortest decimals, null for what is no number."""
+
+import math
+from decimal import Decimal
+
+from ..messages.goose import bits_of_float, float_of_bits
+
+KILO = Decimal(1000)
+
+
+def shortest_f32(value: float) -> float | None:
+    """The f32 as the float with the shortest decimal that reads back to the same f32: 20.1, not
+    20.100000381. None if it is NaN or infinite."""
+    if not math.isfinite(value):
+        return None
+    bits = bits_of_float(value)
+    for digits in range(1, 10):
+        candidate = float(f"{value:.{digits}g}")
+        try:
+            if bits_of_float(candidate) == bits:
+                return candidate
+        except OverflowError:
+            continue  # rounded up beyond the largest f32
+    return float_of_bits(bits)
+
+
+def finite(value: float) -> float | None:
+    """The value, None if it is NaN or infinite."""
+    return value if math.isfinite(value) else None
+
+
+def kilo(value: float | None) -> float | None:
+    """kW to W, kWh to Wh, without what a binary multiplication adds: 60.1 becomes 60100.0."""
+    if value is None:
+        return None
+    return finite(float(Decimal(repr(value)) * KILO))
