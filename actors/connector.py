@@ -191,6 +191,8 @@ class Connector(CoreActor[ConnectorState]):
                 self._everest_lost(f"its heartbeat id went back from {last} to {message.heartbeat_id}")
                 self.start_timer(HEARTBEAT_TIMER, self._everest_timeout_ns)
         self.change(heartbeat_id=message.heartbeat_id, heartbeat_at_ns=self.at_ns, everest_lost=False)
+        if self.state.sync_due:
+            self._synchronise()
 
     def _everest_lost(self, why: str) -> None:
         self.cancel_timer(HEARTBEAT_TIMER)
@@ -316,21 +318,20 @@ class Connector(CoreActor[ConnectorState]):
 
     def _tell_errors(self) -> None:
         now = faults(self.state)
-        if self.state.sync_due and self.state.heartbeat_id is not None:
-            self._synchronise(now)
-            self.change(sync_due=False, raised=now)
-        elif now != self.state.raised:
-            for fault in self.state.raised:
-                if fault not in now:
-                    self._emit_error(ErrorCleared, fault)
-            for fault in now:
-                if fault not in self.state.raised:
-                    self._emit_error(ErrorRaised, fault)
-            self.change(raised=now)
+        if now == self.state.raised:
+            return
+        for fault in self.state.raised:
+            if fault not in now:
+                self._emit_error(ErrorCleared, fault)
+        for fault in now:
+            if fault not in self.state.raised:
+                self._emit_error(ErrorRaised, fault)
+        self.change(raised=now)
 
-    def _synchronise(self, now: tuple[Fault, ...]) -> None:
+    def _synchronise(self) -> None:
         """State every error, so that nothing that a predecessor raised stays for ever (behaviour.md §8.2)."""
         self._publish_mode()
+        now = faults(self.state)
         raised = {(fault.error_type, fault.sub_type): fault for fault in now}
         for kind in CATALOGUE:
             fault = raised.get(kind)
@@ -339,6 +340,7 @@ class Connector(CoreActor[ConnectorState]):
                 self._emit_error(ErrorCleared, fault or Fault(*kind, ""))
             if fault is not None:
                 self._emit_error(ErrorRaised, fault)
+        self.change(sync_due=False, raised=now)
 
     def _emit_error(self, output: type[ErrorRaised] | type[ErrorCleared], fault: Fault) -> None:
         self.emit(

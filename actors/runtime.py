@@ -15,6 +15,7 @@ replaces; so a turn is undone by putting the former Structs back.
 """
 
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
@@ -111,7 +112,7 @@ class _Promise(pykka.Future[Any]):
         self._done, self._value = True, value
 
     def set_exception(self, exc_info: Any = None) -> None:
-        self._done, self._error = True, exc_info[1] if exc_info else pykka.ActorDeadError("no answer")
+        self._done, self._error = True, (exc_info or sys.exc_info())[1]
 
 
 class CoreActor(pykka.Actor, Generic[S]):

@@ -97,8 +97,20 @@ _NOT_YET = {
     "upstream_voltage_source": "IMD",
 }
 
-# Said instead of a regular expression.
+# Said instead of a regular expression, or of one bound of a range.
 _ALLOWED = {
+    "psu_port": "a TCP port, 1 to 65535",
+    "port": "a TCP port, 1 to 65535",
+    "modbus_timeout_s": "1 to 120 s",
+    "everest_timeout_s": "1 to 30 s",
+    "module_placeholder_allocation_timeout_s": "more than 0 s",
+    "goose_vlan_id": "0 to 4094",
+    "goose_vlan_priority": "0 to 7",
+    "protocol_version": "0 to 65535",
+    "hardware_version": "0 to 65535",
+    "global_connector_number": "1 to 12",
+    "max_export_current_A": "more than 0 A",
+    "max_export_power_W": "more than 0 W",
     "esn": "at most 22 printable ASCII characters",
     "software_version": "at most 48 printable ASCII characters",
     "telemetry_topic_prefix": "an MQTT topic without a trailing slash, + or #",

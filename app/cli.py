@@ -1,0 +1,62 @@
+"""The command line: `fusioncharger run|mock|demo|replay`.
+
+A command's module is imported only when it is asked for: the driver has to be up in under a second, and the
+demo's and the mock's libraries are none of its business.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from .. import __version__
+
+COMMANDS = {
+    "run": "run the driver",
+    "mock": "run the PSU mock: a power unit without hardware",
+    "demo": "a whole charging session: driver against mock, recorded, replayed, compared",
+    "replay": "replay a log and compare every output with what was recorded",
+}
+
+
+Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+"""What adds a command's options, and what carries it out."""
+
+
+def _load(name: str) -> Command:
+    # ruff: noqa: PLC0415 - imported only when asked for, see above
+    match name:
+        case "run":
+            from . import run_command as run
+
+            return run.add_arguments, run.run_command
+        case "mock":
+            from . import mock_command as mock
+
+            return mock.add_arguments, mock.mock_command
+        case "demo":
+            from . import demo
+
+            return demo.add_arguments, demo.demo_command
+        case _:
+            from . import replay_command as replay
+
+            return replay.add_arguments, replay.replay_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and carry out what it says; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="fusioncharger", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"fusioncharger {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    carry_out = None
+    for name, help_text in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=help_text, description=help_text)
+        if name == chosen:
+            add_arguments, carry_out = _load(name)
+            add_arguments(subparser)
+    arguments = parser.parse_args(words)
+    if carry_out is None:  # --help and --version have ended the process; argparse refuses everything else
+        return 2
+    return carry_out(arguments)

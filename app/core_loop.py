@@ -1,0 +1,169 @@
+"""The core thread: one turn at a time (architecture.md §1).
+
+    Input queue ─┐
+    timers ──────┼─► stamp ─► journal ─► actors ─► journal ─► Outputs to io/
+    UTC offset ──┘
+
+The queue is bounded: nothing is dropped from it, because every Input in it sets state. If it fills up, the
+core cannot follow any more, and that is a failure: safe stop and exit (architecture.md §5). What could flood it
+is held back where it comes in: Modbus requests by their link, GOOSE garbage at the socket.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from msgspec.structs import replace
+
+from ..actors.runtime import Runtime
+from ..actors.system import snapshot
+from ..io.clock import UTC_TOLERANCE_NS, Clock, Timers
+from ..messages.inputs import Input, JournalLost, JournalRestored, Started, UtcOffsetChanged
+from ..messages.outputs import AnyOutput, CancelTimer, StartTimer, TurnFailed
+from ..replay.journal import Journal
+
+QUEUE_LIMIT = 10_000
+NS_PER_S = 1e9
+
+log = logging.getLogger("fusioncharger.core")
+
+_BEGIN_SEGMENT = "begin segment"
+_STOP = "stop"
+
+
+class CoreLoop:
+    """Runs the core on a thread of its own. `perform` carries out an Output that is no timer; `turned` is told
+    after each turn; `fatal` that the core cannot go on."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        journal: Journal,
+        clock: Clock,
+        *,
+        perform: Callable[[AnyOutput], None],
+        turned: Callable[[], None],
+        fatal: Callable[[str], None],
+    ) -> None:
+        self._runtime = runtime
+        self._journal = journal
+        self._clock = clock
+        self._perform = perform
+        self._turned = turned
+        self._fatal = fatal
+        self._queue: SimpleQueue[Input | str] = SimpleQueue()
+        self._timers = Timers()
+        self._turn_number = 0
+        self._utc_offset_ns = clock.utc_offset_ns()
+        self._journal_failure: str | None = None
+        self._thread = threading.Thread(target=self._run, name="core", daemon=True)
+
+    @property
+    def utc_offset_ns(self) -> int:
+        """UTC minus monotonic time, as the core knows it."""
+        return self._utc_offset_ns
+
+    def start(self, goose_mac: bytes) -> None:
+        """Open the journal, start the thread, and let the first turn be `Started`."""
+        now_ns = self._clock.now_ns()
+        self._journal.open(snapshot(self._runtime), 1, now_ns, now_ns + self._utc_offset_ns)
+        self._queue.put(Started(utc_offset_ns=self._utc_offset_ns, goose_mac=goose_mac))
+        self._thread.start()
+
+    def put(self, message: Input) -> None:
+        """An Input, from any thread. Never blocks."""
+        if self._queue.qsize() >= QUEUE_LIMIT:
+            self._fatal(f"{QUEUE_LIMIT} inputs are waiting: the core cannot follow")
+            return
+        self._queue.put(message)
+
+    def begin_segment(self) -> None:
+        """The journal has a new recorder: use it from the next turn on."""
+        self._queue.put(_BEGIN_SEGMENT)
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread after what is in the queue. False if it did not end in time."""
+        self._queue.put(_STOP)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    # --- in the thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._step():
+                pass
+        except BaseException as error:
+            log.exception("the core has failed")
+            self._fatal(f"the core has failed: {type(error).__name__}: {error}")
+
+    def _step(self) -> bool:
+        """Wait for the next Input or timer and do its turns. False: the thread is to end."""
+        message = self._next()
+        self._follow_utc()
+        while (fired := self._timers.fire(self._clock.now_ns())) is not None:
+            self._turn(fired)
+        if message is _STOP:
+            return False
+        if message is _BEGIN_SEGMENT:
+            self._switch_segment()
+        elif isinstance(message, Input):
+            self._turn(message)
+        return True
+
+    def _next(self) -> Input | str | None:
+        due_ns = self._timers.next_due_ns()
+        if due_ns is None:
+            return self._queue.get()
+        timeout_s = (due_ns - self._clock.now_ns()) / NS_PER_S
+        try:
+            return self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait()
+        except Empty:
+            return None
+
+    def _follow_utc(self) -> None:
+        offset_ns = self._clock.utc_offset_ns()
+        if abs(offset_ns - self._utc_offset_ns) > UTC_TOLERANCE_NS:
+            self._utc_offset_ns = offset_ns
+            self._turn(UtcOffsetChanged(utc_offset_ns=offset_ns))
+
+    def _turn(self, message: Input) -> None:
+        at_ns = self._clock.now_ns()
+        utc_ns = at_ns + self._utc_offset_ns
+        self._turn_number += 1
+        stamped = replace(message, at_ns=at_ns)
+        self._journal.record_input(self._turn_number, utc_ns, stamped)
+        outputs = self._runtime.turn(stamped)
+        self._journal.record_outputs(self._turn_number, at_ns, utc_ns, outputs)
+        for output in outputs:
+            if isinstance(output, StartTimer):
+                self._timers.start(output, at_ns)
+            elif isinstance(output, CancelTimer):
+                self._timers.cancel(output)
+            else:
+                self._perform(output)
+        self._turned()
+        if isinstance(message, Started) and any(isinstance(output, TurnFailed) for output in outputs):
+            msg = "the first turn failed, so nothing would ever happen"
+            raise RuntimeError(msg)
+        self._watch_journal()
+
+    def _watch_journal(self) -> None:
+        failure = self._journal.failure
+        if failure is not None and self._journal_failure is None:
+            self._journal_failure = failure
+            self._turn(JournalLost(reason=failure))
+
+    def _switch_segment(self) -> None:
+        at_ns = self._clock.now_ns()
+        self._journal.begin_segment(
+            snapshot(self._runtime), self._turn_number + 1, at_ns, at_ns + self._utc_offset_ns
+        )
+        if self._journal.failure is None and self._journal_failure is not None:
+            self._journal_failure = None
+            self._turn(JournalRestored())

@@ -1,0 +1,212 @@
+"""The composition root: what the live driver consists of, and in which order it starts and stops.
+
+The main thread supervises: it waits for a signal, a recorder's report or a failure, and looks once in two
+seconds whether every thread lives (behaviour.md §10).
+"""
+
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from ..actors.system import build
+from ..io.clock import Clock
+from ..io.everest_bridge import EverestBridge
+from ..io.goose_port import open_port
+from ..io.goose_publisher import GoosePublisher
+from ..io.goose_receiver import GooseAcceptance, GooseReceiver
+from ..io.key_ring import KeyRing
+from ..io.modbus_link import ModbusLink
+from ..messages import outputs
+from ..messages.config import Config
+from ..messages.inputs import ShutdownRequested
+from ..replay.journal import Journal
+from .core_loop import CoreLoop
+from .process_log import ProcessLog
+
+SUPERVISION_INTERVAL_S = 2.0
+RECORDER_RETRY_S = 5.0
+FIRST_TRANSMISSIONS = 5
+"""How often a stop request is sent before the process ends (behaviour.md §10)."""
+STOP_SENT_TIMEOUT_S = 0.5
+CORE_STOP_TIMEOUT_S = 1.0
+BROKER_TIMEOUT_S = 1.0
+RECORDER_TIMEOUT_S = 10.0
+SWITCH_INTERVAL_S = 0.0005
+"""A GIL hand-over may otherwise take 5 ms (architecture.md §5)."""
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+log = logging.getLogger("fusioncharger.driver")
+
+
+class Driver:
+    """One run of the driver. `start` once, `supervise` until it has to end, `stop` once."""
+
+    def __init__(self, config: Config, password: str | None, process_log: ProcessLog) -> None:
+        """GoosePortError if the GOOSE interface cannot be used."""
+        self._failure: str | None = None
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(self._woken, False)
+        self._signal: int | None = None
+        self._recorder_retry_s = 0.0
+
+        clock = Clock()
+        self._clock = clock
+        self._process_log = process_log
+        self._port = open_port(config.ethernet_interface)
+        key_ring = KeyRing(len(config.connectors))
+        self._key_ring = key_ring
+        connector_nos = tuple(connector.global_connector_number for connector in config.connectors)
+        self._journal = Journal(Path(config.journal.dir), uuid.uuid4().hex, config)
+        self._publisher = GoosePublisher(
+            self._port,
+            key_ring,
+            send_secure=config.send_secure_goose,
+            vlan_id=config.goose_vlan_id,
+            vlan_priority=config.goose_vlan_priority,
+            on_core_stalled=self.fatal,
+        )
+        self._core = CoreLoop(
+            build(config),
+            self._journal,
+            clock,
+            perform=self._perform,
+            turned=self._publisher.core_turned,
+            fatal=self.fatal,
+        )
+        acceptance = GooseAcceptance(
+            self._port.mac,
+            key_ring,
+            connector_nos=connector_nos,
+            verify_secure=config.verify_secure_goose,
+            allow_insecure=config.allow_insecure_goose,
+        )
+        self._receiver = GooseReceiver(self._port, acceptance, self._core.put)
+        self._link = ModbusLink(
+            host=config.psu_ip, port=config.psu_port, key_ring=key_ring, sink=self._core.put
+        )
+        self._bridge = EverestBridge(config, password, self._core.put)
+        self._parts: dict[str, Callable[[], bool]] = {
+            "core": self._core.is_alive,
+            "GOOSE publisher": self._publisher.is_alive,
+            "GOOSE receiver": self._receiver.is_alive,
+            "Modbus link": self._link.is_alive,
+            "MQTT client": self._bridge.is_alive,
+        }
+
+    def start(self) -> None:
+        """What the core's first Outputs need comes first; what makes Inputs comes after the core."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.set_wakeup_fd(self._wake)
+        self._publisher.start()
+        self._link.start()
+        self._core.start(self._port.mac)
+        self._receiver.start()
+        self._bridge.start()
+
+    def stop(self) -> int:
+        """Stop all power, then everything else; the process's exit code. Does not return if the core or
+        another part is stuck: the process ends then and there, with the stop requests sent."""
+        reason = self._failure or f"signal {signal.Signals(self._signal or signal.SIGTERM).name}"
+        log.info("stopping: %s", reason)
+        self._core.put(ShutdownRequested(reason=reason))
+        self._receiver.close()
+        core_ended = self._core.stop(CORE_STOP_TIMEOUT_S)
+        if not self._publisher.wait_sent(FIRST_TRANSMISSIONS, STOP_SENT_TIMEOUT_S):
+            log.warning("not every stop request could be sent %d times", FIRST_TRANSMISSIONS)
+        if not core_ended:
+            log.error("the core does not end: the process ends without it")
+            self._process_log.close()
+            os._exit(EXIT_FAILED)
+        self._publisher.close()
+        self._link.close()
+        self._bridge.close(BROKER_TIMEOUT_S)
+        self._port.close()
+        if not self._journal.close(RECORDER_TIMEOUT_S):
+            log.warning("the recorder has not finished the journal in %d s", RECORDER_TIMEOUT_S)
+        return EXIT_FAILED if self._failure else EXIT_OK
+
+    def fatal(self, reason: str) -> None:
+        """A part has failed; from any thread. The main thread ends the process."""
+        if self._failure is None:
+            self._failure = reason
+            log.error("failure: %s", reason)
+            os.write(self._wake, b"\0")
+
+    def supervise(self) -> None:
+        """Wait until a signal came or a part failed; meanwhile look after threads and recorder."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            selector.register(self._journal.report_fd, selectors.EVENT_READ)
+            while self._signal is None and self._failure is None:
+                for key, _ in selector.select(SUPERVISION_INTERVAL_S):
+                    if key.fd == self._woken:
+                        os.read(self._woken, 4096)
+                    else:
+                        self._read_reports()
+                for name, is_alive in self._parts.items():
+                    if not is_alive():
+                        self.fatal(f"the {name} thread has died")
+                self._renew_recorder()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+
+    def _read_reports(self) -> None:
+        for report in self._journal.read_reports():
+            match report.event:
+                case "ready":
+                    log.info("recording to %s", report.path)
+                    if self._journal.failure is not None:
+                        self._core.begin_segment()
+                case "unavailable":
+                    log.error("the journal cannot be written: %s", report.reason)
+
+    def _renew_recorder(self) -> None:
+        """A recorder that failed is replaced, at most once in 5 s, until one can write."""
+        if self._journal.failure is None or time.monotonic() < self._recorder_retry_s:
+            return
+        self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
+        self._journal.prepare_replacement(self._clock.now_ns() + self._core.utc_offset_ns)
+
+    def _perform(self, output: outputs.AnyOutput) -> None:
+        """Carry out an Output, in the core thread. Nothing here waits."""
+        match output:
+            case outputs.PowerRequested() | outputs.StopRequested():
+                self._publisher.issue(output)
+            case outputs.GooseSilenced(connector=connector):
+                self._publisher.silence(connector)
+            case outputs.HmacKeysRetired(connection=connection):
+                self._key_ring.retire(connection)
+            case outputs.HmacKeysForgotten(connection=connection):
+                self._key_ring.forget(connection)
+            case (
+                outputs.ReadAnswered()
+                | outputs.WriteAnswered()
+                | outputs.ExceptionAnswered()
+                | outputs.ReportSent()
+                | outputs.PsuConnectRequested()
+                | outputs.PsuDisconnectRequested()
+            ):
+                self._link.handle(output)
+            case (
+                outputs.ModePublished()
+                | outputs.ErrorRaised()
+                | outputs.ErrorCleared()
+                | outputs.CommunicationChecked()
+                | outputs.TelemetryPublished()
+            ):
+                self._bridge.handle(output)
+            case outputs.LogWritten():
+                self._process_log.write(output)

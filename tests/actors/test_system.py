@@ -1,0 +1,135 @@
+"""The core as a whole: whatever Inputs come, it is deterministic, safe, and can be taken up at any turn."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from core_harness import OWN_MAC, UTC_OFFSET_NS, Core, make_config
+from fusioncharger.actors.system import build, restore, snapshot
+from fusioncharger.messages import inputs, outputs
+from fusioncharger.messages.types import BspEvent, ChargingPhase, ConnectorPhase, Mode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CONFIG = make_config(2, 'telemetry_topic_prefix = "t"\n')
+
+connectors = st.integers(1, 2)
+words = st.integers(0, 0xFFFF)
+# Whole steps of a session are drawn as often as single Inputs, so that the deep states are reached.
+steps = st.one_of(
+    st.tuples(st.just("plug_in"), connectors),
+    st.tuples(st.just("plug_out"), connectors),
+    st.tuples(st.just("key"), connectors),
+    st.tuples(st.just("reply"), connectors, st.integers(0, 1)),
+    st.tuples(st.just("to_charging"), connectors),
+    st.tuples(st.just("off"), connectors),
+    st.tuples(st.just("mode"), st.sampled_from(Mode), st.sampled_from(ChargingPhase), connectors),
+    st.tuples(st.just("setpoint"), st.floats(-1, 1e39), st.floats(-1, 1e39), connectors),
+    st.tuples(st.just("heartbeat"), st.integers(0, 5), connectors),
+    st.tuples(st.just("write"), st.integers(0x2000, 0x212F), st.lists(words, min_size=1, max_size=30)),
+    st.tuples(st.just("connect")),
+    st.tuples(st.just("lose_link")),
+    st.tuples(st.just("broker"), st.booleans()),
+    st.tuples(st.just("bsp"), st.sampled_from(BspEvent), connectors),
+    st.tuples(st.just("error"), st.sampled_from(["TiltDetected", "MREC17EVSEContactorFault"]), connectors),
+    st.tuples(st.just("wait"), st.floats(0.001, 12)),
+)
+
+
+def perform(core: Core, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("reply", connector, result):
+            core.reply(connector, result)
+        case ("to_charging", connector):
+            core.to_charging(connector=connector)
+        case ("mode", mode, phase, connector):
+            core.mode(mode, phase, connector)
+        case ("setpoint", voltage_v, current_a, connector):
+            core.setpoint(voltage_v, current_a, connector)
+        case ("heartbeat", heartbeat_id, connector):
+            core.heartbeat(heartbeat_id, connector)
+        case ("write", address, values):
+            core.write_words(address, tuple(values))
+        case ("connect",):
+            core.connect()
+        case ("lose_link",):
+            core.feed(inputs.PsuDisconnected(connection=core.connection, reason="test"))
+        case ("broker", True):
+            core.feed(inputs.BrokerConnected(session_present=False))
+        case ("broker", False):
+            core.feed(inputs.BrokerDisconnected(reason="test"))
+        case ("bsp", event, connector):
+            core.feed(inputs.BspEventReceived(connector=connector, event=event))
+        case ("error", error, connector):
+            core.feed(inputs.BspErrorRaised(connector=connector, error_type=error, sub_type=""))
+        case ("wait", seconds):
+            core.advance(seconds)
+        case (name, connector):
+            getattr(core, name)(connector)
+
+
+def check_power(core: Core, made: list[outputs.AnyOutput]) -> None:
+    """Power is asked for only while Running with an Export mode-phase (behaviour.md §1)."""
+    for output in made:
+        assert not isinstance(output, outputs.TurnFailed), output
+        if isinstance(output, outputs.PowerRequested) and (output.voltage_v or output.current_a):
+            state: Any = core.runtime.states()[f"connector/{output.connector}"]
+            assert state.phase is ConnectorPhase.RUNNING
+            assert state.mode is Mode.EXPORT
+            assert state.setpoint is not None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps, max_size=40))
+def test_any_sequence_is_safe_and_deterministic(sequence: list[tuple[Any, ...]]) -> None:
+    first, second = Core(CONFIG).ready(), Core(CONFIG).ready()
+    for step in sequence:
+        already = len(first.history)
+        perform(first, step)
+        check_power(first, first.history[already:])
+        perform(second, step)
+    assert first.history == second.history
+    encoded = msgspec.json.encode(first.history)
+    assert encoded == msgspec.json.encode(second.history)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(steps, max_size=25), st.lists(steps, max_size=15))
+def test_a_snapshot_continues_as_the_original(
+    before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]
+) -> None:
+    original = Core(CONFIG).ready()
+    for step in before:
+        perform(original, step)
+    taken = msgspec.json.decode(msgspec.json.encode(snapshot(original.runtime)))
+    resumed = Core(CONFIG, build(CONFIG, restore(taken)))
+    resumed.at_ns, resumed.timers = original.at_ns, dict(original.timers)
+    resumed.connection, resumed.transaction = original.connection, original.transaction
+    assert resumed.runtime.states() == original.runtime.states()
+    already = len(original.history)
+    for step in after:
+        perform(original, step)
+        perform(resumed, step)
+    assert resumed.history == original.history[already:]
+
+
+def test_a_snapshot_of_another_system_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="no actor 'ghost'"):
+        restore({"ghost": {}})
+    with pytest.raises(msgspec.ValidationError):
+        restore({"connector/1": {"phase": "Flying"}})
+
+
+def test_inputs_and_outputs_survive_the_journal() -> None:
+    started = inputs.Started(utc_offset_ns=UTC_OFFSET_NS, goose_mac=OWN_MAC, at_ns=5)
+    decoded = msgspec.json.decode(msgspec.json.encode(started), type=inputs.AnyInput)
+    assert decoded == started
+    core = Core(CONFIG).ready().to_charging()
+    core.advance(3)
+    for output in core.history:
+        assert msgspec.json.decode(msgspec.json.encode(output), type=outputs.AnyOutput) == output
+
+
+def test_rejected_messages_are_recorded_and_nothing_more() -> None:
+    core = Core(CONFIG).ready()
+    assert core.feed(inputs.MqttMessageRejected(topic="t", reason="no JSON", size_bytes=3)) == []
