@@ -146,6 +146,13 @@ class Driver:
 
     def supervise(self) -> None:
         """Wait until a signal came or a part failed; meanwhile look after threads and recorder."""
+        try:
+            self._supervise()
+        except Exception as error:
+            log.exception("supervision has failed")
+            self.fatal(f"supervision has failed: {type(error).__name__}: {error}")
+
+    def _supervise(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.register(self._journal.report_fd, selectors.EVENT_READ)
@@ -167,7 +174,7 @@ class Driver:
         for report in self._journal.read_reports():
             match report.event:
                 case "ready":
-                    log.info("recording to %s", report.path)
+                    log.info("recording segment %d", report.segment)
                     if self._journal.failure is not None:
                         self._core.begin_segment()
                 case "unavailable":

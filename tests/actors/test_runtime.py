@@ -208,7 +208,7 @@ def test_end_of_turn_goes_to_those_that_had_a_message_in_fixed_order() -> None:
 def test_outputs_are_those_of_the_turn() -> None:
     runtime = make_runtime()
     first = say(runtime, "log")
-    assert [output.text for output in first if isinstance(output, LogWritten)][0] == "noted"
+    assert next(output.text for output in first if isinstance(output, LogWritten)) == "noted"
     assert len(say(runtime, "nothing")) == 1  # the end of a
 
 

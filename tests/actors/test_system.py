@@ -36,7 +36,7 @@ steps = st.one_of(
 )
 
 
-def perform(core: Core, step: tuple[Any, ...]) -> None:
+def perform(core: Core, step: tuple[Any, ...]) -> None:  # noqa: C901 - one flat dispatch
     match step:
         case ("reply", connector, result):
             core.reply(connector, result)

@@ -1,0 +1,373 @@
+"""The whole system for a test: mosquitto, PSU mock and driver as processes, over veth and AF_PACKET, with this
+process playing EVerest and the board supports over MQTT.
+
+Everything is awaited: events of the mock come over a pipe, messages of the driver over MQTT, log lines over a
+pipe. No test sleeps.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
+
+import msgspec
+import paho.mqtt.client as paho
+from broker import Mosquitto
+from fusioncharger.messages.outputs import AnyOutput, PowerRequested, StopRequested
+from fusioncharger.replay.reader import RecordedOutput, Turn, read_log
+from netns import network_namespace
+from paho.mqtt.enums import CallbackAPIVersion
+
+T = TypeVar("T")
+Event = dict[str, Any]
+
+TIMEOUT_S = 10.0
+FAULTY_DRIVER = Path(__file__).parent / "fakes" / "faulty_driver.py"
+
+
+class Feed(Generic[T]):
+    """What came so far, and a way to wait for more."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._items: list[T] = []
+
+    def add(self, item: T) -> None:
+        with self._condition:
+            self._items.append(item)
+            self._condition.notify_all()
+
+    def all(self) -> list[T]:
+        with self._condition:
+            return list(self._items)
+
+    def mark(self) -> int:
+        """A place to wait from."""
+        with self._condition:
+            return len(self._items)
+
+    def wait(
+        self, condition: Callable[[T], bool], *, after: int = 0, timeout_s: float = TIMEOUT_S, what: str = ""
+    ) -> T:
+        """The first item from `after` on that fits; AssertionError if none comes in time."""
+        found: list[T] = []
+
+        def look() -> bool:
+            found.extend(item for item in self._items[after:] if condition(item))
+            return bool(found)
+
+        with self._condition:
+            assert self._condition.wait_for(look, timeout_s), (
+                f"{what or 'it'} did not come: {self._items[-20:]}"
+            )
+        return found[0]
+
+
+def _follow(stream: IO[str], take: Callable[[str], None]) -> threading.Thread:
+    def run() -> None:
+        with stream:
+            for line in stream:
+                take(line)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+class Process:
+    """A fusioncharger process and its log."""
+
+    def __init__(self, command: list[str], *, events: bool = False) -> None:
+        self.log: Feed[str] = Feed()
+        self.events: Feed[Event] = Feed()
+        self.popen = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        take = (lambda line: self.events.add(json.loads(line))) if events else self.log.add
+        self._followers = [_follow(self.popen.stdout, take), _follow(self.popen.stderr, self.log.add)]
+
+    def wait(self, timeout_s: float = TIMEOUT_S) -> int:
+        """Its exit code, once it has ended and all it said has been read."""
+        code = self.popen.wait(timeout_s)
+        for follower in self._followers:
+            follower.join(timeout_s)
+        return code
+
+    def terminate(self) -> int:
+        """SIGTERM; its exit code."""
+        self.popen.terminate()
+        return self.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs still."""
+        self.popen.kill()
+        self.wait()
+
+    def children(self) -> list[int]:
+        """Process ids of its children."""
+        pid = self.popen.pid
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in text.split()]
+
+
+class Everest:
+    """EVerest and the board supports, as far as the driver sees them."""
+
+    def __init__(self, port: int) -> None:
+        self.messages: Feed[tuple[str, str]] = Feed()
+        self._subscribed = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = lambda _client, _data, message: self.messages.add(
+            (message.topic, message.payload.decode())
+        )
+        self._client.on_socket_open = lambda _client, _data, sock: sock.setsockopt(6, 1, 1)  # TCP_NODELAY
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert self._subscribed.wait(TIMEOUT_S)
+        self._heartbeat_id = 0
+        self._beating = threading.Event()
+        self._beater: threading.Thread | None = None
+
+    def close(self) -> None:
+        self.stop_heartbeats()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: object, *, raw: bool = False) -> None:
+        """Send; `payload` is JSON unless `raw`."""
+        text = payload if raw else json.dumps(payload)
+        self._client.publish(f"everest_api/1/{topic}", text, qos=1)  # type: ignore[arg-type]
+
+    def bsp(self, connector: int, event: str) -> None:
+        self.publish(f"evse_board_support/bsp_{connector}/m2e/event", {"event": event})
+
+    def bsp_error(self, connector: int, error: str, *, raised: bool) -> None:
+        name = "raise_error" if raised else "clear_error"
+        self.publish(f"evse_board_support/bsp_{connector}/m2e/{name}", {"type": error})
+
+    def mode(self, connector: int, mode: str, phase: str) -> None:
+        self.publish(f"power_supply_DC/psu_{connector}/e2m/mode", {"mode": mode, "charging_phase": phase})
+
+    def setpoint(self, connector: int, voltage_v: float, current_a: float) -> None:
+        self.publish(
+            f"power_supply_DC/psu_{connector}/e2m/export_voltage_current",
+            {"voltage_V": voltage_v, "current_A": current_a},
+        )
+
+    def heartbeat(self, connectors: int) -> None:
+        self._heartbeat_id += 1
+        for connector in range(1, connectors + 1):
+            self.publish(f"power_supply_DC/psu_{connector}/e2m/heartbeat", self._heartbeat_id)
+
+    def start_heartbeats(self, connectors: int, every_s: float = 0.5) -> None:
+        """Heartbeats until stop_heartbeats, as EVerest sends them."""
+
+        def run() -> None:
+            while not self._beating.wait(every_s):
+                self.heartbeat(connectors)
+
+        self.heartbeat(connectors)
+        self._beating.clear()
+        self._beater = threading.Thread(target=run, daemon=True)
+        self._beater.start()
+
+    def stop_heartbeats(self) -> None:
+        self._beating.set()
+        if self._beater is not None:
+            self._beater.join()
+            self._beater = None
+
+    def wait(
+        self, topic: str, payload: str | None = None, *, after: int = 0, timeout_s: float = TIMEOUT_S
+    ) -> str:
+        """Payload of the first message on a topic that ends so (and has that payload)."""
+        return self.messages.wait(
+            lambda message: message[0].endswith(topic) and payload in (None, message[1]),
+            after=after,
+            timeout_s=timeout_s,
+            what=f"{topic} {payload or ''}",
+        )[1]
+
+
+class Rig:
+    """Broker, mock and EVerest run; the driver is started by the test."""
+
+    def __init__(self, directory: Path, connectors: int, settings: str) -> None:
+        self.directory = directory
+        self.connectors = connectors
+        self.broker = Mosquitto(directory)
+        self.broker.start()
+        self.mock = Process(
+            ["-m", "fusioncharger", "mock", "--interface", "veth0", "--port", "0", "--events", "-"], events=True
+        )
+        port = self.mock.events.wait(lambda event: event["event"] == "listening")["port"]
+        self.config = directory / "site.toml"
+        self.config.write_text(self._config_text(settings, port))
+        self.everest = Everest(self.broker.port)
+        self._drivers: list[Process] = []
+
+    @property
+    def driver(self) -> Process:
+        return self._drivers[-1]
+
+    def _config_text(self, settings: str, port: int) -> str:
+        tables = "".join(
+            f"""
+[[connectors]]
+global_connector_number = {n + 4}
+max_export_current_A = 100
+max_export_power_W = 60000
+power_supply_DC = "psu_{n}"
+evse_board_support = "bsp_{n}"
+"""
+            for n in range(1, self.connectors + 1)
+        )
+        return f"""
+ethernet_interface = "veth1"
+psu_ip = "127.0.0.1"
+psu_port = {port}
+telemetry_topic_prefix = "telemetry"
+{settings}
+[mqtt]
+port = {self.broker.port}
+[journal]
+dir = "{self.directory / "sessions"}"
+{tables}"""
+
+    def start_driver(self, *, fault: str = "") -> Process:
+        """Start the driver and wait until it is up: MAC exchanged, MQTT connected."""
+        program = [str(FAULTY_DRIVER), fault] if fault else ["-m", "fusioncharger", "run"]
+        mark = self.everest.messages.mark()
+        rounds = self.mock.events.mark()
+        self._drivers.append(Process([*program, "--config", str(self.config)]))
+        self.everest.wait("telemetry/status", "online", after=mark)
+        self.mock.events.wait(lambda event: event["event"] == "round_done", after=rounds)
+        self.driver.log.wait(lambda line: "recording" in line)
+        return self.driver
+
+    def close(self) -> None:
+        self.everest.close()
+        for driver in self._drivers:
+            driver.kill()
+        self.mock.kill()
+        self.broker.kill()
+
+    # --- what the PSU saw ----------------------------------------------------------------------------------
+
+    def frames(self, connector: int, *, after: int = 0) -> list[Event]:
+        """New GOOSE messages (no repeats) of a connector."""
+        return [
+            event
+            for event in self.mock.events.all()[after:]
+            if event["event"] in ("power_request", "stop_request")
+            and event["connector_no"] == connector + 4
+            and not event["repeat"]
+        ]
+
+    def wait_power(
+        self,
+        connector: int,
+        requirement: str,
+        voltage_v: float | None = None,
+        *,
+        after: int = 0,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Event:
+        """The first power request of that kind (and voltage)."""
+        return self.mock.events.wait(
+            lambda event: (
+                event["event"] == "power_request"
+                and event["connector_no"] == connector + 4
+                and event["requirement_type"] == requirement
+                and voltage_v in (None, event["voltage"])
+            ),
+            after=after,
+            timeout_s=timeout_s,
+            what=f"power request {requirement} {voltage_v} of connector {connector}",
+        )
+
+    def wait_stop(self, connector: int, *, after: int = 0, timeout_s: float = TIMEOUT_S) -> Event:
+        return self.mock.events.wait(
+            lambda event: event["event"] == "stop_request" and event["connector_no"] == connector + 4,
+            after=after,
+            timeout_s=timeout_s,
+            what=f"stop request of connector {connector}",
+        )
+
+    def wait_key(self, connector: int, *, after: int = 0) -> Event:
+        return self.mock.events.wait(
+            lambda event: event["event"] == "key_acknowledged" and event["connector"] == connector,
+            after=after,
+            what=f"key of connector {connector}",
+        )
+
+    def charge(self, connector: int, voltage_v: float = 400, current_a: float = 20) -> None:
+        """From plug-in to charging."""
+        mark = self.mock.events.mark()
+        self.everest.bsp(connector, "B")
+        self.wait_key(connector, after=mark)
+        self.start_power(connector, voltage_v, current_a)
+
+    def start_power(self, connector: int, voltage_v: float, current_a: float) -> None:
+        mark = self.mock.events.mark()
+        self.everest.setpoint(connector, voltage_v, current_a)
+        self.everest.mode(connector, "Export", "Charging")
+        self.wait_power(connector, "CHARGING", voltage_v, after=mark)
+
+    # --- the journal ---------------------------------------------------------------------------------------
+
+    def logs(self) -> list[Path]:
+        return sorted((self.directory / "sessions").glob("*.mcap"))
+
+    def replay(self, log: Path | None = None) -> tuple[int, str]:
+        """Exit code and output of `fusioncharger replay`."""
+        path = log or self.logs()[-1]
+        done = subprocess.run(
+            [sys.executable, "-m", "fusioncharger", "replay", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def turns(self, log: Path | None = None) -> list[Turn]:
+        """The turns of a log."""
+        with read_log(log or self.logs()[-1]) as reader:
+            return list(reader.turns())
+
+    def frames_in_log(self, connector: int) -> list[tuple[str, int]]:
+        """Kind and stNum of every GOOSE message of a connector that the log holds."""
+        return [
+            (type(message).__name__, message.st_num)
+            for turn in self.turns()
+            for message in map(decoded, turn.outputs)
+            if isinstance(message, PowerRequested | StopRequested) and message.connector == connector
+        ]
+
+
+def decoded(output: RecordedOutput) -> AnyOutput:
+    """A recorded Output as a value."""
+    return msgspec.json.decode(output.payload, type=AnyOutput)
+
+
+@contextlib.contextmanager
+def rig(directory: Path, connectors: int = 1, settings: str = "") -> Iterator[Rig]:
+    """The system in a network of its own; everything is ended whatever happens."""
+    with network_namespace():
+        system = Rig(directory, connectors, settings)
+        try:
+            yield system
+        finally:
+            system.close()
