@@ -1,5 +1,6 @@
 # make demo   a whole charging session: driver against PSU mock, recorded, replayed, compared
-# make test   all tests             make lint   ruff, mypy, import-linter
+# make test   all tests             make coverage   branch coverage of the core
+# make lint   ruff, mypy, import-linter
 # make bench  the figures of docs/performance.md
 #
 # Each target sets up what it needs in .venv, from requirements.txt (versions and hashes).
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test coverage lint bench setup clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +35,12 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# The core through its Inputs and Outputs alone: what they do not reach is not needed.
+CORE := actors messages telemetry
+coverage: setup
+	$(BIN)/pytest -q $(CORE:%=tests/%) $(CORE:%=--cov=fusioncharger.%) --cov-branch \
+	  --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 # mypy is run from a folder that holds the package under its name: in the repository root, io/ would shadow
 # the standard library's io.

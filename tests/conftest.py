@@ -1,0 +1,15 @@
+"""For all tests: `--fail-on-skip`, because a test that CI skips proves nothing."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fail-on-skip", action="store_true", help="fail if any test was skipped")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", ())) if reporter else 0
+    if skipped and session.config.getoption("--fail-on-skip"):
+        reporter.write_line(f"\n{skipped} skipped: a failure, as --fail-on-skip says", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
