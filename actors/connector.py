@@ -5,6 +5,7 @@ with what follows now, and emits the difference: registers, GOOSE message, error
 forget to tell somebody, and there is at most one new GOOSE message a turn.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..messages import inputs
@@ -19,15 +20,7 @@ from ..messages.internal import (
     RegistersChanged,
     SecondPassed,
 )
-from ..messages.outputs import (
-    CommunicationChecked,
-    ErrorCleared,
-    ErrorRaised,
-    GooseSilenced,
-    ModePublished,
-    PowerRequested,
-    StopRequested,
-)
+from ..messages.outputs import AnyOutput, CommunicationChecked, GooseSilenced, ModePublished
 from ..messages.types import (
     BspEvent,
     ChargingEvent,
@@ -36,16 +29,12 @@ from ..messages.types import (
     Level,
     Mode,
     ModePhase,
-    PowerRequestMode,
     RequirementType,
-    StopReason,
 )
 from ..telemetry.datapoints import to_psu_topic
+from .connector_outputs import error_changes, error_synchronisation, goose_output, next_st_num
 from .connector_state import (
-    CATALOGUE,
     ConnectorState,
-    Content,
-    Fault,
     Setpoint,
     as_f32,
     content,
@@ -288,10 +277,15 @@ class Connector(CoreActor[ConnectorState]):
         before, now = self.before, self.state
         if now is before:
             return
+        self._log_mode_phase(before, now)
         self._push_registers(before, now)
         self._issue_goose()
         self._tell_errors()
         self._push_datapoints(before, now)
+
+    def _log_mode_phase(self, before: ConnectorState, now: ConnectorState) -> None:
+        if before.mode_phase is not now.mode_phase:
+            self.log(Level.INFO, f"mode-phase {now.mode_phase.value}", self._number)
 
     def _push_registers(self, before: ConnectorState, now: ConnectorState) -> None:
         old = registers(before)
@@ -313,44 +307,25 @@ class Connector(CoreActor[ConnectorState]):
             self.change(reissue=False)
         if not issue:
             return
-        self.change(st_num=state.st_num % 0xFFFFFFFF + 1, issued=wanted)
+        self.change(st_num=next_st_num(state), issued=wanted)
         self.emit(goose_output(self.state, wanted, self._number, self._global_number, self.at_ns))
 
     def _tell_errors(self) -> None:
         now = faults(self.state)
-        if now == self.state.raised:
-            return
-        for fault in self.state.raised:
-            if fault not in now:
-                self._emit_error(ErrorCleared, fault)
-        for fault in now:
-            if fault not in self.state.raised:
-                self._emit_error(ErrorRaised, fault)
-        self.change(raised=now)
+        if now != self.state.raised:
+            self._emit_all(error_changes(self._number, self.state.raised, now))
+            self.change(raised=now)
 
     def _synchronise(self) -> None:
-        """State every error, so that nothing that a predecessor raised stays for ever (behaviour.md §8.2)."""
+        """Tell EVerest everything, so that nothing that a predecessor raised stays for ever."""
         self._publish_mode()
         now = faults(self.state)
-        raised = {(fault.error_type, fault.sub_type): fault for fault in now}
-        for kind in CATALOGUE:
-            fault = raised.get(kind)
-            # EVerest ignores a raise of what is raised already: a warning's message may be an older one.
-            if fault is None or fault.error_type == "VendorWarning":
-                self._emit_error(ErrorCleared, fault or Fault(*kind, ""))
-            if fault is not None:
-                self._emit_error(ErrorRaised, fault)
+        self._emit_all(error_synchronisation(self._number, now))
         self.change(sync_due=False, raised=now)
 
-    def _emit_error(self, output: type[ErrorRaised] | type[ErrorCleared], fault: Fault) -> None:
-        self.emit(
-            output(
-                connector=self._number,
-                error_type=fault.error_type,
-                sub_type=fault.sub_type,
-                message=fault.message,
-            )
-        )
+    def _emit_all(self, made: Iterable[AnyOutput]) -> None:
+        for output in made:
+            self.emit(output)
 
     def _push_datapoints(self, before: ConnectorState, now: ConnectorState) -> None:
         old = datapoints(before)
@@ -358,29 +333,3 @@ class Connector(CoreActor[ConnectorState]):
         if changed:
             topic = to_psu_topic(self._global_number)
             self.tell(TELEMETRY_PUBLISHER, DatapointsChanged(topic=topic, values=changed))
-
-
-def goose_output(
-    state: ConnectorState, wanted: Content, number: int, global_number: int, at_ns: int
-) -> PowerRequested | StopRequested:
-    """The GOOSE message with this content, numbered and dated as `state` says."""
-    if wanted.requirement_type is None:
-        return StopRequested(
-            connector=number,
-            connector_no=global_number,
-            dst=state.psu_mac,
-            st_num=state.st_num,
-            t_ns=at_ns + state.utc_offset_ns,
-            reason=StopReason.NORMAL,
-        )
-    return PowerRequested(
-        connector=number,
-        connector_no=global_number,
-        dst=state.psu_mac,
-        st_num=state.st_num,
-        t_ns=at_ns + state.utc_offset_ns,
-        requirement_type=wanted.requirement_type,
-        mode=PowerRequestMode.CONSTANT_CURRENT,
-        voltage_v=wanted.voltage_v,
-        current_a=wanted.current_a,
-    )

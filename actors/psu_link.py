@@ -37,12 +37,11 @@ from ..messages.outputs import (
     WriteAnswered,
 )
 from ..messages.registers import Owner, RegisterMap, Report, encode, zeros
-from ..messages.types import ConnectorType, Level, LinkPhase
+from ..messages.types import Level, LinkPhase
 from ..telemetry.datapoints import of_psu_register, psu_values_unknown
-from .connector_state import ConnectorState
-from .connector_state import registers as connector_registers
 from .names import TELEMETRY_PUBLISHER, connector_name
-from .runtime import MILLISECOND_NS, SECOND_NS, ActorState, CoreActor, Runtime
+from .psu_link_state import BACKOFF_MIN_NS, PsuLinkState, merged
+from .runtime import SECOND_NS, CoreActor, Runtime
 
 SECOND_TIMER = "second"
 REPORT_TIMER = "report"
@@ -50,7 +49,6 @@ RECONNECT_TIMER = "reconnect"
 LIVENESS_TIMER = "liveness"
 FORGET_TIMER = "forget_psu"
 
-BACKOFF_MIN_NS = 10 * MILLISECOND_NS
 BACKOFF_MAX_NS = SECOND_NS
 STABLE_AFTER_NS = 10 * SECOND_NS
 """READY for this long: the next reconnect starts with the shortest backoff again."""
@@ -59,8 +57,6 @@ DROPS_LOG_INTERVAL_NS = 60 * SECOND_NS
 
 ILLEGAL_ADDRESS = 0x02
 ADDRESS_SPACE = 0x10000
-MANUFACTURER = 0x0002
-MODEL = 0x0080
 
 # A change of one of these is reported at once (protocol.md §2.1).
 _REPORTED_AT_ONCE = {
@@ -73,55 +69,6 @@ _REPORTED_AT_ONCE = {
     "connection_status",
     "contactor_status",
 }
-
-
-class PsuLinkState(ActorState, frozen=True, kw_only=True):
-    """Everything the link knows."""
-
-    phase: LinkPhase = LinkPhase.UNINITIALIZED
-    connection: int = 0
-    """Number of the present or last connection."""
-    connected: bool = False
-    backoff_ns: int = BACKOFF_MIN_NS
-    ready_at_ns: int = 0
-    heard_at_ns: int = 0
-    """When the last complete ADU came, or the connection was asked for."""
-    registers: dict[str, tuple[int, ...]] = {}
-    """Register key to its words. hmac_key is never here."""
-    pending_events: dict[str, tuple[int, ...]] = {}
-    """charging_event registers that the next report has to show."""
-    report_due: bool = False
-    next_transaction_id: int = 0
-    utc_offset_ns: int = 0
-    drops_logged_at_ns: int | None = None
-
-
-def initial_state(config: Config) -> PsuLinkState:
-    """The image with every dispenser register's start value (behaviour.md §1)."""
-    register_map = RegisterMap(len(config.connectors))
-    values: dict[str, int | float | str | bytes] = {
-        "manufacturer": MANUFACTURER,
-        "model": MODEL,
-        "protocol_version": config.protocol_version,
-        "hardware_version": config.hardware_version,
-        "software_version": config.software_version,
-        "charging_connectors_count": len(config.connectors),
-        "esn_dispenser": config.esn,
-    }
-    for number, connector in enumerate(config.connectors, 1):
-        for name, word in connector_registers(ConnectorState()).items():
-            values[f"{number}/{name}"] = word
-        values[f"{number}/connector_type"] = int(ConnectorType.CCS2)
-        values[f"{number}/maximum_rated_charge_current"] = connector.max_export_current_A
-        values[f"{number}/rated_output_power_connector"] = connector.max_export_power_W / 1000
-        values[f"{number}/connector_no"] = connector.global_connector_number
-        values[f"{number}/electronic_lock_status"] = 1
-    image = {}
-    for register in register_map.registers:
-        if register.owner is Owner.DISPENSER:
-            value = values.get(register.key)
-            image[register.key] = zeros(register) if value is None else encode(register, value)
-    return PsuLinkState(registers=image)
 
 
 class PsuLink(CoreActor[PsuLinkState]):
@@ -370,26 +317,22 @@ class PsuLink(CoreActor[PsuLinkState]):
         if at_once and self.state.connected:
             self.change(report_due=True)
 
+    def _segments(self) -> tuple[Segment, ...]:
+        shown = []
+        for register in self._reported:
+            if register.report is Report.ALWAYS:
+                shown.append((register.address, self._image(register.key) or zeros(register)))
+            elif register.key in self.state.pending_events:
+                shown.append((register.address, self.state.pending_events[register.key]))
+        return merged(shown)
+
     def end_turn(self) -> None:
         if not self.state.report_due:
             return
-        segments: list[Segment] = []
-        for register in self._reported:
-            if register.report is Report.ALWAYS:
-                words = self._image(register.key) or zeros(register)
-            elif register.key in self.state.pending_events:
-                words = self.state.pending_events[register.key]
-            else:
-                continue
-            last = segments[-1] if segments else None
-            if last is not None and last.address + len(last.words) == register.address:
-                segments[-1] = Segment(last.address, last.words + words)
-            else:
-                segments.append(Segment(register.address, words))
         transaction_id = self.state.next_transaction_id
         self.emit(
             ReportSent(
-                connection=self.state.connection, transaction_id=transaction_id, segments=tuple(segments)
+                connection=self.state.connection, transaction_id=transaction_id, segments=self._segments()
             )
         )
         self.change(

@@ -16,8 +16,6 @@ from ..messages.config import Config
 from ..messages.inputs import Input, ModbusRequestRefused, RegistersRead, RegistersWritten, TimerFired
 from ..messages.outputs import (
     AnyOutput,
-    ErrorCleared,
-    ErrorRaised,
     ExceptionAnswered,
     LogWritten,
     ModePublished,
@@ -26,10 +24,10 @@ from ..messages.outputs import (
 )
 from ..messages.types import ChargingEvent, ConnectorPhase, Level, Mode, ModePhase
 from ..telemetry.datapoints import to_psu_topic
-from .connector import goose_output
+from .connector_outputs import error_changes, goose_output, next_st_num
 from .connector_state import STOP, ConnectorState, datapoints, faults, registers
 from .names import DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER, connector_name
-from .psu_link import PsuLinkState
+from .psu_link_state import PsuLinkState
 from .runtime import SECOND_NS, ActorState, Failure
 from .telemetry_publisher import WINDOW_NS, WINDOW_TIMER, TelemetryPublisherState
 
@@ -79,30 +77,15 @@ def _stop_connector(
         internal_error=failure.exception_type,
     )
     if now.psu_mac and (now.key_connection or not config.send_secure_goose):
-        now = replace(now, st_num=now.st_num % 0xFFFFFFFF + 1, issued=STOP)
+        now = replace(now, st_num=next_st_num(now), issued=STOP)
         global_number = config.connectors[number - 1].global_connector_number
         outputs.append(goose_output(now, STOP, number, global_number, message.at_ns))
     outputs.append(ModePublished(connector=number, mode=Mode.OFF))
-    safe[connector_name(number)] = _tell_errors(now, number, outputs)
+    outputs += error_changes(number, now.raised, faults(now))
+    now = replace(now, raised=faults(now))
+    safe[connector_name(number)] = now
     _push_registers(safe, now, number, stopped=running)
     _push_datapoints(config, safe, now, number, outputs)
-
-
-def _tell_errors(now: ConnectorState, number: int, outputs: list[AnyOutput]) -> ConnectorState:
-    wanted = faults(now)
-    for kind, several in ((ErrorCleared, now.raised), (ErrorRaised, wanted)):
-        for fault in several:
-            if (fault in now.raised) is (fault in wanted):
-                continue
-            outputs.append(
-                kind(
-                    connector=number,
-                    error_type=fault.error_type,
-                    sub_type=fault.sub_type,
-                    message=fault.message,
-                )
-            )
-    return replace(now, raised=wanted)
 
 
 def _push_registers(safe: dict[str, ActorState], now: ConnectorState, number: int, *, stopped: bool) -> None:

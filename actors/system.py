@@ -11,12 +11,13 @@ import msgspec
 
 from ..messages import inputs
 from ..messages.config import Config
-from . import psu_link, telemetry_publisher
+from . import psu_link_state, telemetry_publisher
 from .connector import Connector
 from .connector_state import ConnectorState
 from .dispenser_alarms import DispenserAlarms, DispenserAlarmsState
 from .names import DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER, connector_name
-from .psu_link import PsuLink, PsuLinkState
+from .psu_link import PsuLink
+from .psu_link_state import PsuLinkState
 from .runtime import ActorSpec, ActorState, Failure, Runtime
 from .safe_stop import safe_stop
 from .telemetry_publisher import TelemetryPublisher, TelemetryPublisherState
@@ -65,7 +66,7 @@ def _specs(config: Config) -> list[ActorSpec]:
     return [
         *connectors,
         ActorSpec(DISPENSER_ALARMS, _start(DispenserAlarms, config=config), DispenserAlarmsState()),
-        ActorSpec(PSU_LINK, _start(PsuLink, config=config), psu_link.initial_state(config)),
+        ActorSpec(PSU_LINK, _start(PsuLink, config=config), psu_link_state.initial_state(config)),
         ActorSpec(
             TELEMETRY_PUBLISHER,
             _start(TelemetryPublisher, config=config),

@@ -1,0 +1,74 @@
+"""The Outputs that a connector's state calls for: GOOSE messages and errors towards EVerest.
+
+Pure functions, used by the connector at the end of a turn and by the safe stop, which calls no handler.
+"""
+
+from collections.abc import Iterable
+
+from ..messages.outputs import ErrorCleared, ErrorRaised, PowerRequested, StopRequested
+from ..messages.types import PowerRequestMode, StopReason
+from .connector_state import CATALOGUE, ConnectorState, Content, Fault
+
+ST_NUM_MAX = 0xFFFFFFFF
+
+
+def next_st_num(state: ConnectorState) -> int:
+    """The number of the next new message; after the largest u32 comes 1 (protocol.md §3.3)."""
+    return state.st_num % ST_NUM_MAX + 1
+
+
+def goose_output(
+    state: ConnectorState, wanted: Content, number: int, global_number: int, at_ns: int
+) -> PowerRequested | StopRequested:
+    """The GOOSE message with this content, numbered and dated as `state` says."""
+    if wanted.requirement_type is None:
+        return StopRequested(
+            connector=number,
+            connector_no=global_number,
+            dst=state.psu_mac,
+            st_num=state.st_num,
+            t_ns=at_ns + state.utc_offset_ns,
+            reason=StopReason.NORMAL,
+        )
+    return PowerRequested(
+        connector=number,
+        connector_no=global_number,
+        dst=state.psu_mac,
+        st_num=state.st_num,
+        t_ns=at_ns + state.utc_offset_ns,
+        requirement_type=wanted.requirement_type,
+        mode=PowerRequestMode.CONSTANT_CURRENT,
+        voltage_v=wanted.voltage_v,
+        current_a=wanted.current_a,
+    )
+
+
+def error_changes(
+    number: int, raised: Iterable[Fault], now: Iterable[Fault]
+) -> list[ErrorRaised | ErrorCleared]:
+    """From what was raised to what is to be: a message that changed is cleared and raised again."""
+    former, wanted = tuple(raised), tuple(now)
+    return [
+        *(_error(ErrorCleared, number, fault) for fault in former if fault not in wanted),
+        *(_error(ErrorRaised, number, fault) for fault in wanted if fault not in former),
+    ]
+
+
+def error_synchronisation(number: int, now: Iterable[Fault]) -> list[ErrorRaised | ErrorCleared]:
+    """The state of every error that there is (behaviour.md §8.2)."""
+    raised = {(fault.error_type, fault.sub_type): fault for fault in now}
+    made: list[ErrorRaised | ErrorCleared] = []
+    for kind in CATALOGUE:
+        fault = raised.get(kind)
+        # EVerest ignores a raise of what is raised already: a warning's message may be an older one.
+        if fault is None or fault.error_type == "VendorWarning":
+            made.append(_error(ErrorCleared, number, fault or Fault(*kind, "")))
+        if fault is not None:
+            made.append(_error(ErrorRaised, number, fault))
+    return made
+
+
+def _error(
+    output: type[ErrorRaised] | type[ErrorCleared], number: int, fault: Fault
+) -> ErrorRaised | ErrorCleared:
+    return output(connector=number, error_type=fault.error_type, sub_type=fault.sub_type, message=fault.message)

@@ -1,0 +1,76 @@
+"""What the link to the PSU knows, and what it starts with (behaviour.md §1, protocol.md §2)."""
+
+from collections.abc import Iterable
+
+from ..messages.config import Config
+from ..messages.outputs import Segment
+from ..messages.registers import Owner, RegisterMap, encode, zeros
+from ..messages.types import ConnectorType, LinkPhase
+from .connector_state import ConnectorState
+from .connector_state import registers as connector_registers
+from .runtime import MILLISECOND_NS, ActorState
+
+BACKOFF_MIN_NS = 10 * MILLISECOND_NS
+MANUFACTURER = 0x0002
+MODEL = 0x0080
+
+
+class PsuLinkState(ActorState, frozen=True, kw_only=True):
+    """Everything the link knows."""
+
+    phase: LinkPhase = LinkPhase.UNINITIALIZED
+    connection: int = 0
+    """Number of the present or last connection."""
+    connected: bool = False
+    backoff_ns: int = BACKOFF_MIN_NS
+    ready_at_ns: int = 0
+    heard_at_ns: int = 0
+    """When the last complete ADU came, or the connection was asked for."""
+    registers: dict[str, tuple[int, ...]] = {}
+    """Register key to its words. hmac_key is never here."""
+    pending_events: dict[str, tuple[int, ...]] = {}
+    """charging_event registers that the next report has to show."""
+    report_due: bool = False
+    next_transaction_id: int = 0
+    utc_offset_ns: int = 0
+    drops_logged_at_ns: int | None = None
+
+
+def initial_state(config: Config) -> PsuLinkState:
+    """The image with every dispenser register's start value (behaviour.md §1)."""
+    register_map = RegisterMap(len(config.connectors))
+    values: dict[str, int | float | str | bytes] = {
+        "manufacturer": MANUFACTURER,
+        "model": MODEL,
+        "protocol_version": config.protocol_version,
+        "hardware_version": config.hardware_version,
+        "software_version": config.software_version,
+        "charging_connectors_count": len(config.connectors),
+        "esn_dispenser": config.esn,
+    }
+    for number, connector in enumerate(config.connectors, 1):
+        for name, word in connector_registers(ConnectorState()).items():
+            values[f"{number}/{name}"] = word
+        values[f"{number}/connector_type"] = int(ConnectorType.CCS2)
+        values[f"{number}/maximum_rated_charge_current"] = connector.max_export_current_A
+        values[f"{number}/rated_output_power_connector"] = connector.max_export_power_W / 1000
+        values[f"{number}/connector_no"] = connector.global_connector_number
+        values[f"{number}/electronic_lock_status"] = 1
+    image = {}
+    for register in register_map.registers:
+        if register.owner is Owner.DISPENSER:
+            value = values.get(register.key)
+            image[register.key] = zeros(register) if value is None else encode(register, value)
+    return PsuLinkState(registers=image)
+
+
+def merged(shown: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[Segment, ...]:
+    """Registers (address, words) as a report's segments: adjacent ones become one (protocol.md §2.1)."""
+    segments: list[Segment] = []
+    for address, words in shown:
+        last = segments[-1] if segments else None
+        if last is not None and last.address + len(last.words) == address:
+            segments[-1] = Segment(last.address, last.words + words)
+        else:
+            segments.append(Segment(address, words))
+    return tuple(segments)
