@@ -1,0 +1,170 @@
+"""One TCP connection to the PSU, in the making (`Attempt`) and established (`Connection`).
+
+Rules, which protect the core from a PSU that misbehaves:
+- Never more than MAX_UNANSWERED requests are in the hands of the core. Beyond that neither the codec nor the
+  socket is read, and TCP holds the PSU back.
+- PDUs that are never answered (protocol.md §2) would get around that: of these, MAX_UNEXPECTED are taken in
+  any second, and then nothing is read until the second is over.
+- A PSU that does not read what we send is given up when MAX_PENDING_BYTES wait for it.
+- Only the thread of modbus_link.py calls this, and only this calls the socket's send and recv.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections import deque
+
+from ..messages.outputs import ExceptionAnswered, ReadAnswered, ReportSent, WriteAnswered
+from .modbus_adu import ModbusProtocolError
+from .modbus_codec import DispenserCodec, Request, UnexpectedPdu
+
+MAX_UNANSWERED = 32
+MAX_UNEXPECTED = 32
+MAX_PENDING_BYTES = 256 * 1024
+
+_RECEIVE_BYTES = 64 * 1024
+_KEEPALIVE_IDLE_S = 5
+_KEEPALIVE_INTERVAL_S = 5
+_USER_TIMEOUT_MS = 10_000
+"""Data (or a keepalive) that is not acknowledged for this long ends the connection. A report is sent every
+second, so a PSU that lost its power is noticed after this, and not after the kernel's 15 minutes."""
+
+Answer = ReadAnswered | WriteAnswered | ExceptionAnswered
+
+
+class ConnectionLostError(Exception):
+    """The connection is of no more use; the text says why."""
+
+
+class Attempt:
+    """A TCP connection in the making: each address of the host in turn, until the deadline for all of them."""
+
+    def __init__(self, number: int, host: str, port: int, deadline_s: float) -> None:
+        """OSError or ValueError if there is nothing to connect to."""
+        self.number = number
+        self.deadline_s = deadline_s
+        self._addresses = deque(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        self.socket = self._next_socket()
+        """Writable when the attempt is decided."""
+
+    def is_connected(self) -> bool:
+        """To be asked when the socket is writable. False: now the next address is tried. OSError: all were."""
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error == 0:
+            return True
+        self.socket.close()
+        if not self._addresses:
+            raise OSError(error, os.strerror(error))
+        self.socket = self._next_socket()
+        return False
+
+    def _next_socket(self) -> socket.socket:
+        """A socket that connects to the next address that lets it try."""
+        while True:
+            family, kind, protocol, _, address = self._addresses.popleft()
+            try:
+                candidate = socket.socket(family, kind, protocol)
+            except OSError:  # no such address family on this machine
+                if not self._addresses:
+                    raise
+                continue
+            candidate.settimeout(0)
+            error = candidate.connect_ex(address)
+            if error in (0, errno.EINPROGRESS):
+                return candidate
+            candidate.close()
+            if not self._addresses:
+                raise OSError(error, os.strerror(error))
+
+
+class Connection:
+    """`number` is the core's count of connections, which every Input and Output of this connection carries."""
+
+    def __init__(self, connected: socket.socket, number: int) -> None:
+        self.number = number
+        self.socket = connected
+        """For the selector; nobody else sends or receives on it."""
+        self._codec = DispenserCodec()
+        self._pending = bytearray()
+        self._unanswered = 0
+        self._unexpected = 0
+        """PDUs without an answer in the second that ends at _second_ends_s."""
+        self._second_ends_s = 0.0
+        # Without TCP_NODELAY an answer that follows a report waits about 44 ms (protocol.md §2).
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+    @property
+    def wants_to_receive(self) -> bool:
+        """Whether a request may be handed to the core now."""
+        return self._unanswered < MAX_UNANSWERED and self._unexpected < MAX_UNEXPECTED
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether bytes wait for the socket to take them."""
+        return bool(self._pending)
+
+    @property
+    def resumes_at_s(self) -> float | None:
+        """When to call `next_request` again although nothing happened (monotonic); None for never."""
+        return self._second_ends_s if self._unexpected >= MAX_UNEXPECTED else None
+
+    def receive(self) -> None:
+        """Read what there is into the codec. ConnectionLostError if the PSU is gone."""
+        try:
+            data = self.socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise ConnectionLostError(error.strerror) from error
+        if not data:
+            reason = "closed by the PSU"
+            raise ConnectionLostError(reason)
+        self._codec.receive(data)
+
+    def next_request(self, now_s: float) -> Request | None:
+        """The next request for the core, if there is one and the core may have it. ConnectionLostError."""
+        if now_s >= self._second_ends_s:
+            self._unexpected = 0
+            self._second_ends_s = now_s + 1.0
+        if not self.wants_to_receive:
+            return None
+        try:
+            request = self._codec.next_event()
+        except ModbusProtocolError as error:
+            reason = f"Modbus protocol error: {error}"
+            raise ConnectionLostError(reason) from error
+        if isinstance(request, UnexpectedPdu):
+            self._unexpected += 1
+        elif request is not None:
+            self._unanswered += 1
+        return request
+
+    def put(self, output: Answer | ReportSent) -> None:
+        """Encode an answer or a report; `flush` sends it."""
+        if not isinstance(output, ReportSent):
+            self._unanswered -= 1
+        self._pending += self._codec.encode(output)
+
+    def flush(self) -> None:
+        """Send as much as the socket takes. ConnectionLostError."""
+        try:
+            while self._pending:
+                del self._pending[: self.socket.send(self._pending)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ConnectionLostError(error.strerror) from error
+        if len(self._pending) > MAX_PENDING_BYTES:
+            reason = f"the PSU does not read: {len(self._pending)} bytes wait to be sent"
+            raise ConnectionLostError(reason)
+
+    def close(self) -> None:
+        """Send what the socket still takes, and close it."""
+        with contextlib.suppress(ConnectionLostError):
+            self.flush()
+        self.socket.close()

@@ -1,0 +1,37 @@
+"""What is requested of each connector, on MQTT: `<base>/<connector>/power_request` (behaviour.md §9)."""
+
+import socket
+
+import msgspec
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from .actions import PowerPublished
+from .options import MqttOptions
+
+
+class MqttPower:
+    """Connects, and connects again, for itself; while the broker is away nothing is published."""
+
+    def __init__(self, options: MqttOptions) -> None:
+        self._base = options.base_topic.rstrip("/")
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_socket_open = _without_delay
+        self._client.connect_async(options.host, options.port)
+        self._client.loop_start()
+
+    def publish(self, power: PowerPublished) -> None:
+        """Publish, with QoS 0: what is not sent now is of no interest later."""
+        payload = msgspec.json.encode({"voltage": power.voltage_v, "current": power.current_a})
+        self._client.publish(f"{self._base}/{power.connector_no}/power_request", payload)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def _without_delay(_client: paho.Client, _userdata: object, connected: object) -> None:
+    # paho leaves Nagle's algorithm on (architecture.md §6).
+    if isinstance(connected, socket.socket):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
