@@ -1,8 +1,9 @@
 """Telemetry: keeps every topic's object and publishes the ones that really changed (behaviour.md §7).
 
 A change opens a window of 10 ms; at its end each topic that then differs from what was published last is
-published once, so a burst is one message. While the broker is away only the newest state is kept. A broker that
-has lost our session may have lost the retained objects too, so everything is published to it once.
+published once, so a burst is one message. While the broker is away only the newest state is kept. After each
+connect every topic is published once: a broker that restarted has lost the retained objects, and what was on its
+way when the connection broke may be lost.
 """
 
 from typing import Any
@@ -46,9 +47,8 @@ class TelemetryPublisher(CoreActor[TelemetryPublisherState]):
             case DatapointsChanged(topic=topic, values=values):
                 known = self.state.values
                 self.change(values={**known, topic: {**known[topic], **values}})
-            case BrokerConnected(session_present=session_present):
-                published = self.state.published if session_present else {}
-                self.change(broker_connected=True, published=published)
+            case BrokerConnected():
+                self.change(broker_connected=True, published={})
             case BrokerDisconnected():
                 self.change(broker_connected=False)
 

@@ -63,6 +63,8 @@ class Driver:
         self._clock = clock
         self._process_log = process_log
         self._port = open_port(config.ethernet_interface)
+        if config.ethernet_interface.startswith("udp:"):
+            log.warning("GOOSE goes over UDP on 127.0.0.1: for development only")
         key_ring = KeyRing(len(config.connectors))
         self._key_ring = key_ring
         connector_nos = tuple(connector.global_connector_number for connector in config.connectors)
@@ -174,7 +176,7 @@ class Driver:
         for report in self._journal.read_reports():
             match report.event:
                 case "ready":
-                    log.info("recording segment %d", report.segment)
+                    log.info("recording to %s", report.path)
                     if self._journal.failure is not None:
                         self._core.begin_segment()
                 case "unavailable":

@@ -152,6 +152,7 @@ class ModbusRequestRefused(Input, frozen=True):
     exception_code: int
     reason: str
     adu: bytes
+    """From byte 10 on zeroed: what is not understood may hold a key."""
 
 
 class UnexpectedPduReceived(Input, frozen=True):
@@ -162,6 +163,7 @@ class UnexpectedPduReceived(Input, frozen=True):
     connection: int
     function: int
     adu: bytes
+    """From byte 10 on zeroed: what is not understood may hold a key."""
 
 
 class HmacKeyReceived(Input, frozen=True):

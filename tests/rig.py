@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -81,11 +81,11 @@ def _follow(stream: IO[str], take: Callable[[str], None]) -> threading.Thread:
 class Process:
     """A fusioncharger process and its log."""
 
-    def __init__(self, command: list[str], *, events: bool = False) -> None:
+    def __init__(self, command: list[str], *, events: bool = False, wrapper: Sequence[str] = ()) -> None:
         self.log: Feed[str] = Feed()
         self.events: Feed[Event] = Feed()
         self.popen = subprocess.Popen(
-            [sys.executable, *command],
+            [*wrapper, sys.executable, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -245,12 +245,12 @@ port = {self.broker.port}
 dir = "{self.directory / "sessions"}"
 {tables}"""
 
-    def start_driver(self, *, fault: str = "") -> Process:
+    def start_driver(self, *, fault: str = "", wrapper: Sequence[str] = ()) -> Process:
         """Start the driver and wait until it is up: MAC exchanged, MQTT connected."""
         program = [str(FAULTY_DRIVER), fault] if fault else ["-m", "fusioncharger", "run"]
         mark = self.everest.messages.mark()
         rounds = self.mock.events.mark()
-        self._drivers.append(Process([*program, "--config", str(self.config)]))
+        self._drivers.append(Process([*program, "--config", str(self.config)], wrapper=wrapper))
         self.everest.wait("telemetry/status", "online", after=mark)
         self.mock.events.wait(lambda event: event["event"] == "round_done", after=rounds)
         self.driver.log.wait(lambda line: "recording" in line)

@@ -125,15 +125,9 @@ def test_while_the_broker_is_away_only_the_newest_state_is_kept() -> None:
     assert published(core.advance(1)) == {}
     core.feed(inputs.BrokerConnected(session_present=True))
     made = published(core.advance(0.02))
-    assert made == {"psu": made["psu"]}
     assert made["psu"]["psu_running_mode"] == "SLEEPING"
-
-
-def test_a_broker_that_forgot_us_is_told_everything_once() -> None:
-    core = online()
-    core.feed(inputs.BrokerDisconnected(reason="gone"))
-    core.feed(inputs.BrokerConnected(session_present=False))
-    assert len(published(core.advance(0.02))) == 4
+    # Everything once: what was on its way when the connection broke may be lost.
+    assert len(made) == 4
     assert published(core.advance(1)) == {}
 
 

@@ -1,12 +1,17 @@
-"""When a part fails (behaviour.md §8.2, §10): real processes that are killed, stopped, blocked or made to raise."""
+"""When a part fails (behaviour.md §8.2, §10): real processes, killed, stopped, blocked or made to raise."""
 
+import hmac
 import os
+import select
 import signal
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
+from fusioncharger.io.goose_codec import encode
+from fusioncharger.io.goose_port import open_port
+from fusioncharger.messages.goose import GooseHeader, PowerRequestReply
 from fusioncharger.messages.inputs import TimerFired
 from fusioncharger.messages.outputs import ReportSent, StartTimer
 from rig import decoded, rig
@@ -27,7 +32,6 @@ def test_sigkill_loses_nothing(tmp_path: Path) -> None:
         waiting = os.pidfd_open(recorder)
         system.driver.kill()
         assert system.mock.events.wait(lambda event: event["event"] == "disconnected")
-        os.set_blocking(waiting, True)
         _wait_for_end(waiting)
         code, text = system.replay()
         assert code == 0, text
@@ -46,8 +50,6 @@ def test_sigkill_loses_nothing(tmp_path: Path) -> None:
 
 def _wait_for_end(pidfd: int) -> None:
     """Until the process behind the descriptor has ended (its file is closed then)."""
-    import select
-
     try:
         assert select.select([pidfd], [], [], 10)[0], "the recorder has not ended"
     finally:
@@ -199,10 +201,6 @@ def test_ending_stops_power_first(tmp_path: Path, number: signal.Signals) -> Non
 
 
 def test_an_authenticated_frame_with_a_malformed_payload_is_dropped(tmp_path: Path) -> None:
-    from fusioncharger.io.goose_codec import encode
-    from fusioncharger.io.goose_port import open_port
-    from fusioncharger.messages.goose import GooseHeader, PowerRequestReply
-
     key = bytes.fromhex(
         "67e426560a70ca4a833c44b31270ca9355d87b020f578e1e9d1974c02fa6f6804c2fcbdf735e711cec085b93814716ad"
     )
@@ -235,7 +233,6 @@ def test_an_authenticated_frame_with_a_malformed_payload_is_dropped(tmp_path: Pa
 
 def _malformed(frame: bytes, key: bytes) -> list[bytes]:
     """The signed frame with broken payloads, each signed again with the right key."""
-    import hmac
 
     def signed(raw: bytes) -> bytes:
         body = raw[:-35]

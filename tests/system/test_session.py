@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from requirements import require_program
 from rig import Rig, rig
 
 
@@ -147,3 +148,15 @@ def test_malformed_messages_change_nothing(tmp_path: Path, topic: str, payload: 
         assert system.driver.terminate() == 0
         assert system.replay()[0] == 0
         assert not any("Traceback" in line for line in system.driver.log.all())
+
+
+def test_the_driver_needs_no_privilege_but_raw_sockets(tmp_path: Path) -> None:
+    with rig(tmp_path) as system:
+        setpriv = require_program("setpriv")
+        only_raw = ["--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw", "--no-new-privs"]
+        system.start_driver(wrapper=[setpriv, *only_raw])
+        status = Path(f"/proc/{system.driver.popen.pid}/status").read_text()
+        (effective,) = [line.split()[1] for line in status.splitlines() if line.startswith("CapEff")]
+        assert int(effective, 16) == 1 << 13  # CAP_NET_RAW
+        system.charge(1)
+        assert system.driver.terminate() == 0

@@ -1,0 +1,70 @@
+"""`fusioncharger demo`: a whole charging session on this machine, recorded, replayed, compared.
+
+    demo ── EVerest and boards ──► broker ──► driver ══ Modbus TCP, GOOSE ══► PSU mock ──► event log ──► checks
+    (this process)                (amqtt)    (fusioncharger run)     (fusioncharger mock)
+
+Here: whether it can be played, and over which network. The session itself is in demo_session.py.
+"""
+
+import argparse
+import importlib.util
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from .demo_network import IN_NAMESPACE, enter_namespace, find_obstacle, udp_network, veth_network
+from .demo_processes import free_port
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `demo`."""
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="where recording and logs go (default: ./sessions/demo-<time>)",
+    )
+    parser.add_argument(IN_NAMESPACE, action="store_true", help=argparse.SUPPRESS)
+
+
+def demo_command(arguments: argparse.Namespace) -> int:
+    """Play the session. 0: everything held; 1: something did not; 2: it cannot be played here."""
+    missing = [name for name in ("amqtt", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"The demo needs {' and '.join(missing)}, which the extra `demo` brings: "
+            'pip install "fusioncharger[demo]"',
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
+    output: Path = arguments.output or Path("sessions", f"demo-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"--output: {output} cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_USAGE
+    if arguments.in_namespace:
+        network = veth_network()
+    else:
+        obstacle = find_obstacle()
+        if not obstacle:
+            enter_namespace(["--output", str(output)])
+        network = udp_network(free_port(), obstacle)
+    from .demo_session import play  # noqa: PLC0415 - needs what was looked for above
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return play(output, network)
+    except KeyboardInterrupt:
+        print("\ninterrupted; everything that was started has ended", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends the demo as Ctrl-C does: with everything that it started."""
+    raise KeyboardInterrupt

@@ -1,0 +1,210 @@
+"""One connection to the MQTT broker, from connect to loss: paho-mqtt, driven by the caller's thread.
+
+    connect ─ CONNACK ─ SUBSCRIBE ─ SUBACK ─► on_online ─ messages ─► on_message        loss: serve() returns
+
+A paho client of its own for every connection, so that no message outlives it (paho would send an unacknowledged
+one again: an old mode could go out late). Everything happens inside `serve`; only `publish` and `finish` may be
+called from other threads.
+"""
+
+import math
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from ..messages.config import MqttConfig
+
+KEEPALIVE_S = 5
+"""A broker that falls silent is given up after at most twice this."""
+CONNECT_TIMEOUT_S = 2.0
+CONNACK_TIMEOUT_S = 2.0
+QUEUE_LIMIT = 1000
+"""QoS 1 messages that wait for their PUBACK; what comes on top is dropped. paho has no such limit for QoS 0:
+those come at a few per second and go with their connection, so KEEPALIVE_S bounds them."""
+MAX_PACKET_BYTES = 1 << 20
+"""What the broker may send in one packet (MQTT 5): far above what the API accepts, far below what hurts."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the client wants of the broker."""
+
+    topics: tuple[str, ...]
+    """To subscribe to, with QoS 1."""
+    expiry_s: float
+    """How long the broker keeps the session after a loss."""
+    status_topic: str = ""
+    """Shows `online` or `offline`, retained; "" for none."""
+
+
+class MqttConnection:
+    """One connection from connect to loss. Once lost, it is not used again."""
+
+    def __init__(
+        self,
+        broker: MqttConfig,
+        password: str | None,
+        session: Session,
+        client_id: str,
+        version: MQTTProtocolVersion,
+        *,
+        clean_start: bool,
+        on_online: Callable[[MQTTProtocolVersion, bool], None],
+        on_message: Callable[[paho.MQTTMessage], None],
+    ) -> None:
+        self.is_online = False
+        """The subscriptions were acknowledged. Stays True after the loss."""
+        self.loss = "connection closed"
+        self.version_refused = False
+        self._broker = broker
+        self._session = session
+        self._version = version
+        self._clean_start = clean_start
+        self._on_online = on_online
+        self._opened = False
+        self._answered = False
+        self._finishing = False
+        self._session_present = False
+        self._last_qos_1: paho.MQTTMessageInfo | None = None
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(QUEUE_LIMIT)
+        if broker.username:
+            client.username_pw_set(broker.username, password)
+        if session.status_topic:
+            client.will_set(session.status_topic, b"offline", qos=1, retain=True)
+        client.on_socket_open = self._socket_opened
+        # With this callback set, publish() never writes to the socket itself: it wakes the network thread.
+        client.on_socket_register_write = lambda _client, _userdata, _socket: None
+        client.on_connect = self._connack_received
+        client.on_subscribe = self._suback_received
+        client.on_disconnect = self._disconnected
+        client.on_message = lambda _client, _userdata, message: on_message(message)
+        self._client = client
+
+    def serve(self) -> None:
+        """Connects and returns when the connection is lost. OSError: there was none."""
+        if self._version is MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's
+            properties.SessionExpiryInterval = math.ceil(self._session.expiry_s)
+            properties.MaximumPacketSize = MAX_PACKET_BYTES
+            self._client.connect(
+                self._broker.host,
+                self._broker.port,
+                KEEPALIVE_S,
+                clean_start=self._clean_start,
+                properties=properties,
+            )
+        else:
+            self._client.connect(self._broker.host, self._broker.port, KEEPALIVE_S)
+        deadline = time.monotonic() + CONNACK_TIMEOUT_S
+        try:
+            while self._client.loop(timeout=1.0 if self._answered else 0.1) is MQTTErrorCode.MQTT_ERR_SUCCESS:
+                if not self._answered and time.monotonic() > deadline:
+                    self.loss = "the broker does not answer"
+                    return
+        finally:
+            sock = self._client.socket()
+            if sock is not None:
+                sock.close()
+
+    @property
+    def is_unanswered(self) -> bool:
+        """The broker took the connection, but hung up on CONNECT or never answered it."""
+        return self._opened and not self._answered
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> bool:
+        """From any thread."""
+        if not self.is_online:
+            return False
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        if qos:
+            self._last_qos_1 = info
+        return True
+
+    def finish(self, timeout_s: float) -> None:
+        """Says offline, waits for the last PUBACK, disconnects. From any thread."""
+        self._finishing = True
+        if self._session.status_topic:
+            self.publish(self._session.status_topic, b"offline", 1, retain=True)
+        deadline = time.monotonic() + timeout_s
+        last = self._last_qos_1
+        while (
+            last is not None
+            and not last.is_published()
+            and self._client.socket() is not None  # else no PUBACK will come
+            and time.monotonic() < deadline
+        ):
+            last.wait_for_publish(0.05)
+        self._client.disconnect()
+
+    def _socket_opened(self, _client: paho.Client, _userdata: object, sock: object) -> None:
+        # Without it, Nagle and delayed ACKs cost 44..88 ms per QoS 1 message (architecture.md §6).
+        self._opened = True
+        assert isinstance(sock, socket.socket)  # noqa: S101 - paho's type also allows TLS and websockets
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _connack_received(
+        self,
+        client: paho.Client,
+        _userdata: object,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        self._answered = True
+        if reason.is_failure:
+            self.version_refused = reason == "Unsupported protocol version"
+            self.loss = f"login refused: {reason}"
+            return
+        if self._finishing:
+            client.disconnect()
+            return
+        self._session_present = flags.session_present
+        client.subscribe([(topic, 1) for topic in self._session.topics])
+
+    def _suback_received(
+        self,
+        client: paho.Client,
+        _userdata: object,
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        refused = [
+            f"{topic} ({reason})"
+            for topic, reason in zip(self._session.topics, reasons, strict=True)
+            if reason.is_failure
+        ]
+        if refused:
+            self.loss = f"subscription refused: {', '.join(refused)}"
+            client.disconnect()
+            return
+        self.is_online = True
+        if self._session.status_topic:
+            self.publish(self._session.status_topic, b"online", 1, retain=True)
+        self._on_online(self._version, self._session_present)
+
+    def _disconnected(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self.loss = f"the broker ended it: {reason}"
+        elif reason == "Keep alive timeout":
+            self.loss = "the broker does not answer"

@@ -1,0 +1,82 @@
+"""Feeds a log's Inputs through the actors again and compares every Output of every turn (architecture.md §1).
+
+The replayed core is the live one (actors.system.build), started from the snapshot in the log's header; its time
+is the recorded one, since time comes with the Inputs. Replay stops at the first turn that differs: what follows
+would only be its consequences.
+"""
+
+import traceback
+
+import msgspec
+from msgspec import Struct
+
+from ..actors.runtime import Runtime
+from ..actors.system import build, restore
+from ..messages.config import Config
+from .divergence import Divergence, differs
+from .reader import LogReader, Turn, UnsupportedFormatError
+
+
+class Replay(Struct, frozen=True):
+    """What a replay found."""
+
+    turns: int
+    """How many were replayed as recorded."""
+    outputs: int
+    """How many were compared and are the same."""
+    divergence: Divergence | None = None
+    altered: str = ""
+    """The first output that is as replayed although its checksum fails, in words."""
+    unfinished: str = ""
+    """What the last turn lacks, if the log ends in the middle of it."""
+
+
+def replay(log: LogReader) -> Replay:
+    """Replay a log up to its end, its damage, or the first divergence. UnsupportedFormatError."""
+    runtime = _restored(log)
+    turns = outputs = 0
+    altered = unfinished = ""
+    for turn in log.turns():
+        before = runtime.states()
+        try:
+            actual = runtime.turn(turn.input)
+        except Exception as error:  # noqa: BLE001 - whatever the core raises is what the replay found
+            divergence = Divergence(turn, (), before, runtime.states(), _described(error))
+            return Replay(turns, outputs, divergence, altered)
+        expected = turn.outputs
+        missing = len(actual) - len(expected)
+        if missing < 0 or (missing and turn.complete) or any(map(differs, expected, actual)):
+            return Replay(turns, outputs, Divergence(turn, actual, before, runtime.states()), altered)
+        if missing:
+            unfinished = (
+                f"the log ends in turn {turn.number} before all its outputs were handed over: "
+                f"{len(expected)} of {len(actual)} are recorded"
+            )
+        altered = altered or _altered(turn)
+        turns += 1
+        outputs += len(expected)
+    return Replay(turns, outputs, None, altered, unfinished)
+
+
+def _restored(log: LogReader) -> Runtime:
+    """The core as it stood when the log's segment began."""
+    header = log.header
+    try:
+        config = msgspec.convert(header.config, Config)
+        return build(config, restore(header.snapshot))
+    except (msgspec.ValidationError, LookupError) as error:
+        writer = header.versions.get("fusioncharger", "?")
+        msg = f"the configuration or snapshot, written by version {writer}, does not fit this one: {error}"
+        raise UnsupportedFormatError(msg) from None
+
+
+def _altered(turn: Turn) -> str:
+    for number, output in enumerate(turn.outputs, 1):
+        if not output.intact:
+            return f"the checksum of output {number} of turn {turn.number} fails, though it is as replayed"
+    return ""
+
+
+def _described(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"

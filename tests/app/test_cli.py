@@ -1,0 +1,109 @@
+"""The command line as a user meets it: real processes, and never a traceback for a user's mistake."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONNECTOR = """
+[[connectors]]
+global_connector_number = 1
+max_export_current_A = 100
+max_export_power_W = 60000
+power_supply_DC = "psu_1"
+evse_board_support = "bsp_1"
+"""
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "fusioncharger", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        cwd=cwd,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_help_and_version() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("run", "mock", "demo", "replay"):
+        assert command in done.stdout
+        assert run(command, "--help").returncode == 0
+    assert run("--version").stdout.startswith("fusioncharger ")
+
+
+@pytest.mark.parametrize("arguments", [(), ("fly",), ("run",), ("replay",), ("run", "--confg", "x")])
+def test_usage_errors(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"\xff\xfe", "not UTF-8 text: byte 0 is 0xff"),
+        (b"psu_prot = 1", "unknown key psu_prot; did you mean psu_port?"),
+        (b"psu_port = 0\n" + CONNECTOR.encode(), "psu_port: found 0; allowed: a TCP port, 1 to 65535"),
+        (
+            b'ethernet_interface = "nonsuch0"\n' + CONNECTOR.encode(),
+            "ethernet_interface: ",
+        ),
+        (b'ethernet_interface = "udp:x"\n' + CONNECTOR.encode(), "udp:"),
+        (CONNECTOR.encode() + b'[mqtt]\npassword_file = "none"', "mqtt.password_file: none cannot be read"),
+    ],
+    ids=["missing", "binary", "unknown-key", "bad-value", "no-interface", "bad-udp", "no-password"],
+)
+def test_a_configuration_that_is_not_usable(tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "site.toml"
+    if content is not None:
+        file.write_bytes(content)
+    done = run("run", "--config", str(file), cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_password_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("")
+    file = tmp_path / "site.toml"
+    file.write_text(CONNECTOR + '[mqtt]\npassword_file = "password"')
+    assert "is empty" in run("run", "--config", str(file), cwd=tmp_path).stderr
+
+
+def test_the_log_as_json_and_a_driver_alone(tmp_path: Path) -> None:
+    """Without power unit and broker the driver waits for both, and ends as it should."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = tmp_path / "site.toml"
+    file.write_text(
+        f'ethernet_interface = "udp:0:{port}"\npsu_ip = "127.0.0.1"\npsu_port = {port}\n{CONNECTOR}'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n[journal]\ndir = "{tmp_path / "sessions"}"\n'
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "fusioncharger", "run", "--config", str(file), "--log-json"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stderr is not None
+    with driver.stderr:
+        lines = []
+        for line in driver.stderr:
+            lines.append(json.loads(line))
+            if "recording" in lines[-1]["text"]:
+                driver.terminate()
+    assert driver.wait(10) == 0
+    assert {"time", "level", "logger", "text"} <= lines[0].keys()
+    assert any("link to the PSU failed" in line["text"] for line in lines)
+    assert any("development" in line["text"] for line in lines), lines
+    (log,) = (tmp_path / "sessions").iterdir()
+    assert run("replay", str(log)).stdout.startswith("identical: ")

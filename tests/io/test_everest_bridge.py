@@ -1,0 +1,112 @@
+"""The bridge between MQTT and the core, against a real broker (behaviour.md §8)."""
+
+import contextlib
+import logging
+import queue
+
+import pytest
+from broker import Mosquitto
+from fusioncharger.io.everest_bridge import REJECTIONS_LOGGED_PER_SECOND, EverestBridge
+from fusioncharger.messages.config import Config, ConnectorConfig, MqttConfig
+from fusioncharger.messages.inputs import (
+    BrokerConnected,
+    BrokerDisconnected,
+    HeartbeatReceived,
+    ModeRequested,
+    MqttMessageRejected,
+)
+from fusioncharger.messages.outputs import ModePublished, TelemetryPublished
+from fusioncharger.messages.types import ChargingPhase, Mode
+from test_mqtt_client import TIMEOUT_S, Peer
+
+PSU = "everest_api/1/power_supply_DC/psu"
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with Mosquitto(tmp_path) as mosquitto:
+        yield mosquitto
+
+
+@pytest.fixture
+def inputs():
+    return queue.Queue()
+
+
+def config(broker):
+    return Config(
+        connectors=(
+            ConnectorConfig(
+                global_connector_number=1,
+                max_export_current_A=100.0,
+                max_export_power_W=60_000.0,
+                power_supply_DC="psu",
+                evse_board_support="bsp",
+            ),
+        ),
+        mqtt=MqttConfig(host="127.0.0.1", port=broker.port),
+        telemetry_topic_prefix="telemetry",
+    )
+
+
+@contextlib.contextmanager
+def running(broker, inputs):
+    bridge = EverestBridge(config(broker), None, inputs.put)
+    bridge.start()
+    yield bridge
+    bridge.close(2.0)
+    assert not bridge.is_alive()
+
+
+@pytest.fixture
+def bridge(broker, inputs):
+    with running(broker, inputs) as bridge:
+        assert inputs.get(timeout=TIMEOUT_S) == BrokerConnected(session_present=False)
+        yield bridge
+
+
+def test_messages_become_inputs_and_outputs_messages(broker, bridge, inputs):
+    assert bridge.is_alive()
+    with Peer(broker.port, f"{PSU}/m2e/#", "telemetry/#") as peer:
+        assert peer.get()[:2] == ("telemetry/status", b"online")  # retained, or just on its way
+        peer.publish(f"{PSU}/e2m/heartbeat", b"1")
+        assert inputs.get(timeout=TIMEOUT_S) == HeartbeatReceived(connector=1, heartbeat_id=1)
+        peer.publish(f"{PSU}/e2m/mode", b'{"mode": "Export", "charging_phase": "CableCheck"}')
+        assert inputs.get(timeout=TIMEOUT_S) == ModeRequested(
+            connector=1, mode=Mode.EXPORT, charging_phase=ChargingPhase.CABLE_CHECK
+        )
+        bridge.handle(ModePublished(connector=1, mode=Mode.EXPORT))
+        assert peer.get() == (f"{PSU}/m2e/mode", b'"Export"', False)
+        bridge.handle(TelemetryPublished(topic="connector/1", values={"x": 1.5}))
+        assert peer.get() == ("telemetry/connector/1", b'{"x":1.5}', False)
+
+
+def test_a_retained_command_starts_nothing(broker, inputs):
+    with Peer(broker.port) as peer:
+        peer.publish(f"{PSU}/e2m/mode", b'{"mode": "Export", "charging_phase": "Charging"}', retain=True)
+    with running(broker, inputs):
+        received = [inputs.get(timeout=TIMEOUT_S) for _ in range(2)]
+    assert BrokerConnected(session_present=False) in received
+    assert any(isinstance(input_, MqttMessageRejected) for input_ in received)
+
+
+def test_a_flood_of_rejected_messages_is_counted_and_logged_sparingly(broker, bridge, inputs, caplog):
+    caplog.set_level(logging.WARNING)
+    with Peer(broker.port) as peer:
+        for _ in range(100):
+            peer.publish(f"{PSU}/e2m/mode", b"Off")
+            assert isinstance(inputs.get(timeout=TIMEOUT_S), MqttMessageRejected)
+    assert bridge.rejected_count == 100
+    lines = [record for record in caplog.records if "rejected" in record.getMessage()]
+    assert 1 <= len(lines) <= 5 * (REJECTIONS_LOGGED_PER_SECOND + 1)
+
+
+def test_the_broker_away_blocks_nothing(broker, bridge, inputs):
+    broker.kill()
+    assert isinstance(inputs.get(timeout=TIMEOUT_S), BrokerDisconnected)
+    bridge.handle(ModePublished(connector=1, mode=Mode.EXPORT))
+    broker.start()
+    with Peer(broker.port, f"{PSU}/m2e/#") as peer:
+        assert inputs.get(timeout=TIMEOUT_S) == BrokerConnected(session_present=False)
+        bridge.handle(ModePublished(connector=1, mode=Mode.OFF))
+        assert peer.get() == (f"{PSU}/m2e/mode", b'"Off"', False)

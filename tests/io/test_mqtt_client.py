@@ -1,0 +1,404 @@
+"""The MQTT client against a real broker: losses, sessions, refusals (behaviour.md §8.2)."""
+
+import base64
+import contextlib
+import hashlib
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import paho.mqtt.client as paho
+import pytest
+from broker import Mosquitto, free_port, wait_until_accepting
+from fakes.tcp_proxy import TcpProxy
+from fusioncharger.io.mqtt_client import MqttClient
+from fusioncharger.io.mqtt_connection import QUEUE_LIMIT, Session
+from fusioncharger.messages.config import MqttConfig
+
+TIMEOUT_S = 5.0
+TOPIC = "to/us"
+STATUS = "prefix/status"
+
+
+class Peer:
+    """Another client of the same broker, MQTT 3.1.1, with everything it receives in a queue."""
+
+    def __init__(self, port, *topics):
+        self.received = queue.Queue()
+        self._acknowledged = threading.Event()
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self._client.on_subscribe = lambda *_: self._acknowledged.set()
+        self._client.on_message = lambda _c, _u, m: self.received.put((m.topic, m.payload, m.retain))
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        if topics:
+            self._client.subscribe([(topic, 1) for topic in topics])
+            assert self._acknowledged.wait(TIMEOUT_S)
+
+    def publish(self, topic, payload, *, retain=False):
+        self._client.publish(topic, payload, 1, retain).wait_for_publish(TIMEOUT_S)
+
+    def get(self):
+        return self.received.get(timeout=TIMEOUT_S)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+class Log(logging.Handler):
+    """Log lines of the client, to be awaited."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+        self._changed = threading.Condition()
+
+    def emit(self, record):
+        with self._changed:
+            self.lines.append(record.getMessage())
+            self._changed.notify_all()
+
+    def count(self, text):
+        return sum(text in line for line in self.lines)
+
+    def wait_for(self, text, count=1):
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.count(text) >= count, TIMEOUT_S), self.lines
+
+
+@pytest.fixture
+def log():
+    handler = Log()
+    logger = logging.getLogger("fusioncharger.io.mqtt_client")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with Mosquitto(tmp_path) as mosquitto:
+        yield mosquitto
+
+
+class Driver:
+    """The client under test, with everything it reports in one queue."""
+
+    def __init__(self, port, *, topics=(TOPIC,), username="", password=None, expiry_s=5.0, on_message=None):
+        self.events = queue.Queue()
+        self.client = MqttClient(
+            MqttConfig(host="127.0.0.1", port=port, username=username),
+            password,
+            Session(topics=topics, expiry_s=expiry_s, status_topic=STATUS),
+            on_connected=lambda present: self.events.put(("connected", present)),
+            on_disconnected=lambda reason: self.events.put(("disconnected", reason)),
+            on_message=on_message or (lambda m: self.events.put(("message", m.payload))),
+        )
+        self.client.start()
+
+    def get(self):
+        return self.events.get(timeout=TIMEOUT_S)
+
+    def expect(self, *events):
+        for event in events:
+            assert self.get() == event
+
+    def expect_loss(self):
+        kind, reason = self.get()
+        assert kind == "disconnected"
+        return reason
+
+    def publish(self, payload, qos=1):
+        return self.client.publish("from/us", payload, qos, retain=False)
+
+
+@pytest.fixture
+def start():
+    """Starts drivers and closes them at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start_driver(*args, **kwargs):
+            driver = Driver(*args, **kwargs)
+            stack.callback(driver.client.close, 2.0)
+            return driver
+
+        yield start_driver
+
+
+def test_receives_and_publishes(broker, start):
+    with Peer(broker.port, "from/us") as peer:
+        driver = start(broker.port)
+        driver.expect(("connected", False))
+        peer.publish(TOPIC, b"hello")
+        driver.expect(("message", b"hello"))
+        assert driver.publish(b"answer")
+        assert peer.get() == ("from/us", b"answer", False)
+        assert driver.client.is_alive()
+
+
+def test_a_publish_is_not_held_back_by_nagle(broker, start):
+    with Peer(broker.port, "from/us") as peer:
+        driver = start(broker.port)
+        driver.expect(("connected", False))
+        started_at = time.perf_counter()
+        for number in range(20):
+            assert driver.publish(b"%d" % number)
+            assert peer.get()[1] == b"%d" % number
+        assert (time.perf_counter() - started_at) / 20 < 0.02  # with Nagle: 0.04 and more
+
+
+def test_off_sent_while_we_are_cut_off_arrives(broker, start):
+    with TcpProxy(broker.port) as proxy, Peer(broker.port) as peer:
+        driver = start(proxy.port)
+        driver.expect(("connected", False))
+        proxy.cut()
+        driver.expect_loss()
+        peer.publish(TOPIC, b"Off")
+        proxy.restore()
+        assert sorted([driver.get(), driver.get()]) == [("connected", True), ("message", b"Off")]
+
+
+def test_the_session_ends_after_its_expiry(broker, start):
+    with TcpProxy(broker.port) as proxy, Peer(broker.port) as peer:
+        driver = start(proxy.port, expiry_s=0.5)  # rounded up to 1 s
+        driver.expect(("connected", False))
+        proxy.cut()
+        driver.expect_loss()
+        peer.publish(TOPIC, b"Export")
+        with pytest.raises(queue.Empty):
+            driver.events.get(timeout=2.5)
+        proxy.restore()
+        driver.expect(("connected", False))
+        peer.publish(TOPIC, b"later")
+        driver.expect(("message", b"later"))
+
+
+def test_a_loss_is_reported_once_and_nothing_is_queued_meanwhile(broker, start):
+    driver = start(broker.port)
+    driver.expect(("connected", False))
+    with broker.stopped():
+        assert driver.publish(b"unacknowledged")
+    broker.kill()
+    driver.expect_loss()
+    assert not driver.publish(b"while away")
+    broker.start()
+    driver.expect(("connected", False))
+    with Peer(broker.port, "from/us") as peer:
+        assert driver.publish(b"after")
+        assert peer.get() == ("from/us", b"after", False)
+    assert driver.events.empty()
+
+
+def test_a_broker_that_does_not_answer_is_given_up_and_found_again(broker, start, monkeypatch):
+    monkeypatch.setattr("fusioncharger.io.mqtt_connection.KEEPALIVE_S", 1)
+    driver = start(broker.port)
+    driver.expect(("connected", False))
+    with broker.stopped():
+        assert driver.expect_loss() == "the broker does not answer"
+    driver.expect(("connected", True))
+
+
+def test_the_broker_may_come_later_and_is_not_awaited_in_a_hot_loop(tmp_path, start, log):
+    mosquitto = Mosquitto(tmp_path)
+    driver = start(mosquitto.port)
+    log.wait_for("Connection refused; trying on")
+    cpu_before = time.process_time()
+    with pytest.raises(queue.Empty):
+        driver.events.get(timeout=1.5)
+    assert time.process_time() - cpu_before < 0.1
+    assert log.count("trying on") == 1
+    with mosquitto:
+        driver.expect(("connected", False))
+        assert driver.client.is_alive()
+
+
+def test_a_failing_callback_is_logged_and_kills_nothing(broker, start, log):
+    def fail(message):
+        raise ValueError(message.payload)
+
+    driver = start(broker.port, on_message=fail)
+    driver.expect(("connected", False))
+    with Peer(broker.port, "from/us") as peer:
+        peer.publish(TOPIC, b"1")
+        peer.publish(TOPIC, b"2")
+        log.wait_for("a callback failed", count=2)
+        assert driver.publish(b"alive")
+        assert peer.get() == ("from/us", b"alive", False)
+    assert driver.client.is_alive()
+    assert driver.events.empty()
+
+
+def test_a_broker_that_talks_nonsense_kills_nothing(start, log):
+    connack_and_nonsense = b"\x20\x03\x00\x00\x00" + b"\xf0\xff\xff\xff\xff\xff" + bytes(100)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        driver = start(server.getsockname()[1])
+        for _ in range(3):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(connack_and_nonsense)
+        log.wait_for("trying on")
+        assert driver.client.is_alive()
+    assert driver.events.empty()
+
+
+def test_status_shows_online_and_offline(broker, start):
+    with Peer(broker.port, STATUS) as peer:
+        driver = start(broker.port)
+        assert peer.get() == (STATUS, b"online", False)
+        driver.expect(("connected", False))
+        driver.client.close(2.0)
+        assert not driver.client.is_alive()
+        assert peer.get() == (STATUS, b"offline", False)
+    with Peer(broker.port, STATUS) as newcomer:
+        assert newcomer.get() == (STATUS, b"offline", True)
+    assert driver.events.empty()
+
+
+def test_what_was_published_before_close_arrives(broker, start):
+    with Peer(broker.port, "from/us") as peer:
+        driver = start(broker.port)
+        driver.expect(("connected", False))
+        for number in range(100):
+            assert driver.publish(b"%d" % number)
+        driver.client.close(2.0)
+        assert [peer.get()[1] for _ in range(100)] == [b"%d" % number for number in range(100)]
+
+
+def test_close_is_in_time_when_the_broker_does_not_answer(broker, start):
+    driver = start(broker.port)
+    driver.expect(("connected", False))
+    with broker.stopped():
+        started_at = time.monotonic()
+        driver.client.close(0.5)
+        assert time.monotonic() - started_at < 1.0
+
+
+def test_unacknowledged_messages_are_bounded(broker, start):
+    driver = start(broker.port)
+    driver.expect(("connected", False))
+    with broker.stopped():
+        accepted = sum(driver.publish(b"x") for _ in range(QUEUE_LIMIT + 100))
+    assert QUEUE_LIMIT - 1 <= accepted <= QUEUE_LIMIT
+
+
+def test_the_last_will_says_offline_when_the_process_is_killed(broker):
+    program = (
+        "from fusioncharger.io.mqtt_client import MqttClient\n"
+        "from fusioncharger.io.mqtt_connection import Session\n"
+        "from fusioncharger.messages.config import MqttConfig\n"
+        f"client = MqttClient(MqttConfig(host='127.0.0.1', port={broker.port}), None,"
+        f" Session(('a',), 5.0, '{STATUS}'), on_connected=print, on_disconnected=print, on_message=print)\n"
+        "client.start()\n"
+        "input()\n"
+    )
+    with Peer(broker.port, STATUS) as peer:
+        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+        try:
+            assert peer.get() == (STATUS, b"online", False)
+        finally:
+            process.kill()
+            process.communicate()
+        assert peer.get() == (STATUS, b"offline", False)
+
+
+def test_a_refused_login_is_said_without_the_password_and_tried_again(tmp_path, start, log):
+    passwords = tmp_path / "passwords"
+    passwords.touch(mode=0o600)
+    with Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}") as mosquitto:
+        driver = start(mosquitto.port, username="driver", password="secret-word")
+        log.wait_for("login refused: Not authorized; trying on")
+        mosquitto.kill()
+        log.wait_for("Connection refused; trying on")
+        mosquitto._config.write_text(mosquitto._config.read_text().replace("false", "true"))
+        passwords.write_text(password_line("driver", "secret-word"))
+        mosquitto.start()
+        driver.expect(("connected", False))
+    assert log.count("secret-word") == 0
+
+
+def password_line(username, password):
+    """A line of mosquitto's password file (PBKDF2-HMAC-SHA512)."""
+    salt = os.urandom(12)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    encoded = [base64.b64encode(part).decode() for part in (salt, digest)]
+    return f"{username}:$7$101${encoded[0]}${encoded[1]}\n"
+
+
+def test_a_refused_subscription_is_said_and_tried_again(start, log):
+    connack = b"\x20\x03\x00\x00\x00"
+    suback_not_authorized = b"\x90\x04\x00\x01\x00\x87"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        driver = start(server.getsockname()[1])
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(connack)
+                connection.recv(1000)
+                connection.sendall(suback_not_authorized)
+                while connection.recv(1000):
+                    pass
+        log.wait_for(f"subscription refused: {TOPIC} (Not authorized); trying on")
+    assert log.count("subscription refused") == 1
+    assert driver.events.empty()
+
+
+@contextlib.contextmanager
+def amqtt_broker():
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "fusioncharger.app.demo_broker", str(port)])
+    try:
+        wait_until_accepting(port, process)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(TIMEOUT_S)
+
+
+def test_a_broker_of_mqtt_3_1_1_only_is_said_once(start, log, monkeypatch):
+    # amqtt reads on past a CONNECT that has MQTT 5 properties, and never answers.
+    monkeypatch.setattr("fusioncharger.io.mqtt_connection.CONNACK_TIMEOUT_S", 0.3)
+    with amqtt_broker() as port, TcpProxy(port) as proxy, Peer(port, "from/us") as peer:
+        driver = start(proxy.port)
+        for _ in range(2):
+            driver.expect(("connected", False))
+            peer.publish(TOPIC, b"hello")
+            driver.expect(("message", b"hello"))
+            assert driver.publish(b"answer")
+            assert peer.get() == ("from/us", b"answer", False)
+            proxy.cut()
+            driver.expect_loss()
+            proxy.restore()
+    assert log.count("only speaks 3.1.1") == 1
+
+
+def test_a_broker_that_hangs_up_on_mqtt_5_gets_3_1_1(broker, start, log):
+    with TcpProxy(broker.port, refuses=lambda first: b"MQTT\x05" in first) as proxy:
+        driver = start(proxy.port)
+        driver.expect(("connected", False))
+    assert log.count("only speaks 3.1.1") == 1
+
+
+def test_a_broker_that_spoke_mqtt_5_is_never_taken_for_an_old_one(broker, start, log):
+    with TcpProxy(broker.port) as proxy:
+        driver = start(proxy.port)
+        driver.expect(("connected", False))
+        proxy.cut()
+        driver.expect_loss()
+        attempts = proxy.connections
+        log.wait_for("connection closed; trying on")
+        proxy.restore()
+        driver.expect(("connected", True))
+        assert proxy.connections > attempts
+    assert log.count("only speaks 3.1.1") == 0
