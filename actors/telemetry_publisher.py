@@ -2,8 +2,8 @@
 
 A change opens a window of 10 ms; at its end each topic that then differs from what was published last is
 published once, so a burst is one message. While the broker is away only the newest state is kept. After each
-connect every topic is published once: a broker that restarted has lost the retained objects, and what was on its
-way when the connection broke may be lost.
+connect every topic is published once: a broker that restarted has lost the retained objects, and what was
+on its way when the connection broke may be lost.
 """
 
 from typing import Any
