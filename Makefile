@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 setup: $(VENV)/.installed
 
 # Debian's python3 comes without ensurepip; python3-venv brings it.
-$(VENV)/.installed: requirements.txt pyproject.toml __init__.py
+$(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fusioncharger needs Python 3.11 or newer: $$($(PYTHON) --version)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \

@@ -107,6 +107,8 @@ class Report(Struct, frozen=True):
     closed: the pipe came to its end, and the file is complete."""
     reason: str = ""
     """Why it is unavailable."""
+    path: str = ""
+    """Of the file, when it is ready."""
 
 
 _KINDS = (("in/", get_args(AnyInput)), ("out/", get_args(AnyOutput)), ("", get_args(AnyNote)))
