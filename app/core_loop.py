@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from ..actors.runtime import Runtime
 from ..actors.system import snapshot
 from ..io.clock import UTC_TOLERANCE_NS, Clock, Timers
-from ..messages.inputs import Input, JournalLost, JournalRestored, Started, UtcOffsetChanged
+from ..messages.inputs import Input, JournalLost, JournalRestored, ShutdownRequested, Started, UtcOffsetChanged
 from ..messages.outputs import AnyOutput, CancelTimer, StartTimer, TurnFailed
 from ..replay.journal import Journal
 
@@ -57,6 +57,7 @@ class CoreLoop:
         self._turn_number = 0
         self._utc_offset_ns = clock.utc_offset_ns()
         self._journal_failure: str | None = None
+        self._has_stopped = False
         self._thread = threading.Thread(target=self._run, name="core", daemon=True)
 
     @property
@@ -82,11 +83,13 @@ class CoreLoop:
         """The journal has a new recorder: use it from the next turn on."""
         self._queue.put(_BEGIN_SEGMENT)
 
-    def stop(self, timeout_s: float) -> bool:
-        """End the thread after what is in the queue. False if it did not end in time."""
+    def stop(self, reason: str, timeout_s: float) -> bool:
+        """Let the core stop all power, after what is in the queue, and end the thread. False if it has failed,
+        or did not end in time: then nothing has been stopped."""
+        self._queue.put(ShutdownRequested(reason=reason))  # also if the queue is full
         self._queue.put(_STOP)
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._has_stopped
 
     def is_alive(self) -> bool:
         """Whether the thread runs."""
@@ -98,6 +101,7 @@ class CoreLoop:
         try:
             while self._step():
                 pass
+            self._has_stopped = True
         except BaseException as error:
             log.exception("the core has failed")
             self._fatal(f"the core has failed: {type(error).__name__}: {error}")

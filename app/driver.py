@@ -25,7 +25,6 @@ from ..io.key_ring import KeyRing
 from ..io.modbus_link import ModbusLink
 from ..messages import outputs
 from ..messages.config import Config
-from ..messages.inputs import ShutdownRequested
 from ..replay.journal import Journal
 from .core_loop import CoreLoop
 from .process_log import ProcessLog
@@ -122,16 +121,17 @@ class Driver:
         another part is stuck: the process ends then and there, with the stop requests sent."""
         reason = self._failure or f"signal {signal.Signals(self._signal or signal.SIGTERM).name}"
         log.info("stopping: %s", reason)
-        self._core.put(ShutdownRequested(reason=reason))
-        self._receiver.close()
-        core_ended = self._core.stop(CORE_STOP_TIMEOUT_S)
+        if not self._core.stop(reason, CORE_STOP_TIMEOUT_S):
+            log.error("the core did not stop the power: the GOOSE publisher does")
+            self._publisher.stop_power()
         if not self._publisher.wait_sent(FIRST_TRANSMISSIONS, STOP_SENT_TIMEOUT_S):
             log.warning("not every stop request could be sent %d times", FIRST_TRANSMISSIONS)
-        if not core_ended:
+        if self._core.is_alive():
             log.error("the core does not end: the process ends without it")
             self._process_log.close()
             os._exit(EXIT_FAILED)
         self._publisher.close()
+        self._receiver.close()
         self._link.close()
         self._bridge.close(BROKER_TIMEOUT_S)
         self._port.close()

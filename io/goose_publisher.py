@@ -153,6 +153,12 @@ class GoosePublisher:
         """The core has finished a turn. Takes no lock: it is called after each of them."""
         self._core_turned_ns = self._monotonic_ns()
 
+    def stop_power(self) -> None:
+        """The core is gone: say stop, at once, for every connector with power."""
+        with self._condition:
+            self._stop_powered()
+            self._condition.notify_all()
+
     def wait_sent(self, count: int, timeout_s: float) -> bool:
         """Wait until the present message of every connector that has one was sent `count` times; False if that
         took longer than `timeout_s`."""
@@ -228,14 +234,14 @@ class GoosePublisher:
             self._condition.notify_all()
 
     def _stop_if_core_stalled(self) -> bool:
-        """If the core is silent too long, say stop for every connector with power; True if there was one."""
-        if self._monotonic_ns() - self._core_turned_ns < _CORE_TIMEOUT_NS:
-            return False
+        """Say stop for every connector with power if the core is too long silent; True if that was so."""
+        return self._monotonic_ns() - self._core_turned_ns >= _CORE_TIMEOUT_NS and self._stop_powered()
+
+    def _stop_powered(self) -> bool:
+        """Say stop for every connector with power; True if there was one."""
         powered = [current.output for current in self._current.values() if _has_power(current.output)]
-        if not powered:
-            return False
-        self._core_stalled = True
         for output in powered:
+            self._core_stalled = True
             self._stopped_by_us.add(output.connector)
             self._replace(
                 StopRequested(
@@ -247,7 +253,7 @@ class GoosePublisher:
                     reason=StopReason.OTHER_CHARGER_FAULT,
                 )
             )
-        return True
+        return bool(powered)
 
     def _seconds_to_next(self) -> float | None:
         """How long the thread may sleep; None: until it is woken."""
