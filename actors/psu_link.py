@@ -190,14 +190,19 @@ class PsuLink(CoreActor[PsuLinkState]):
             self.tell(connector_name(number), LinkLost(connection=connection))
         for topic, values in psu_values_unknown(self._connector_nos).items():
             self.tell(TELEMETRY_PUBLISHER, DatapointsChanged(topic=topic, values=values))
-        self.start_timer(FORGET_TIMER, FORGET_AFTER_NS)
+        self.change(losses=(*self.state.losses, (connection, self.at_ns + FORGET_AFTER_NS)))
+        if len(self.state.losses) == 1:
+            self.start_timer(FORGET_TIMER, FORGET_AFTER_NS)
 
     def _forget_psu(self) -> None:
-        # A connection that stands may already have brought new keys and a new MAC: those stay.
-        connection = self.state.connection - 1 if self.state.connected else self.state.connection
+        """The oldest loss is too long ago; what a newer connection brought stays."""
+        (connection, _), *later = self.state.losses
+        self.change(losses=tuple(later))
         self.emit(HmacKeysForgotten(connection=connection))
         for number in self._numbers:
             self.tell(connector_name(number), PsuForgotten(connection=connection))
+        if later:
+            self.start_timer(FORGET_TIMER, later[0][1] - self.at_ns)
 
     def _frames_dropped(self, counts: dict[str, int]) -> None:
         last_ns = self.state.drops_logged_at_ns

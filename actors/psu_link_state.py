@@ -26,6 +26,8 @@ class PsuLinkState(ActorState, frozen=True, kw_only=True):
     ready_at_ns: int = 0
     heard_at_ns: int = 0
     """When the last complete ADU came, or the connection was asked for."""
+    losses: tuple[tuple[int, int], ...] = ()
+    """Connections that were lost, and until when (ns) their MAC and keys may be used for sending."""
     registers: dict[str, tuple[int, ...]] = {}
     """Register key to its words. hmac_key is never here."""
     pending_events: dict[str, tuple[int, ...]] = {}

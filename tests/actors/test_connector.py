@@ -440,6 +440,20 @@ def test_old_key_and_mac_are_forgotten_after_ten_seconds() -> None:
     assert only(made, outputs.HmacKeysForgotten)[0].connection >= 1
 
 
+def test_a_link_that_fails_again_and_again_does_not_keep_old_keys() -> None:
+    core = Core().ready().to_charging()
+    lose_link(core)
+    for _ in range(4):
+        core.advance(2)
+        core.feed(inputs.PsuConnected(connection=core.connection))
+        lose_link(core)
+    made = core.advance(2)
+    assert only(made, outputs.GooseSilenced) == [outputs.GooseSilenced(connector=1)]
+    assert only(made, outputs.HmacKeysForgotten)[0] == outputs.HmacKeysForgotten(connection=1)
+    later = only(core.advance(10), outputs.HmacKeysForgotten)
+    assert [output.connection for output in later] == [2, 3, 4, 5]
+
+
 def test_what_came_over_the_new_connection_is_not_forgotten() -> None:
     core = Core(make_config(2)).ready()
     core.to_charging()
