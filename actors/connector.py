@@ -119,7 +119,7 @@ class Connector(CoreActor[ConnectorState]):
         if name == ALLOCATION_TIMER:
             self.log(Level.WARNING, "no answer to the module placeholder request", self._number)
             self.change(allocation_failed=True)
-            self._event(Event.ALLOCATION_ENDED)
+            self._event(Event.ALLOCATION_ENDED, "timeout")
         elif name == BROKER_TIMER:
             self._everest_lost("no connection to the broker")
         elif name == HEARTBEAT_TIMER:
@@ -163,6 +163,7 @@ class Connector(CoreActor[ConnectorState]):
                 mode_phase = _EXPORT_MODE_PHASES[request.charging_phase]
                 self.change(last_request=request, mode=Mode.EXPORT, mode_phase=mode_phase)
                 self._event(Event.EXPORT_REQUESTED)
+                self._supervise()
         else:
             self._refuse(f"mode {request.mode.value} {request.charging_phase.value} refused")
         self._publish_mode()
@@ -179,9 +180,20 @@ class Connector(CoreActor[ConnectorState]):
                     return
                 self._everest_lost(f"its heartbeat id went back from {last} to {message.heartbeat_id}")
                 self.start_timer(HEARTBEAT_TIMER, self._everest_timeout_ns)
-        self.change(heartbeat_id=message.heartbeat_id, heartbeat_at_ns=self.at_ns, everest_lost=False)
+        self.change(
+            heartbeat_id=message.heartbeat_id,
+            heartbeat_at_ns=self.at_ns,
+            heartbeat_seen=True,
+            everest_lost=False,
+        )
         if self.state.sync_due:
             self._synchronise()
+
+    def _supervise(self) -> None:
+        """Power is asked for: an EVerest that once sent heartbeats has to go on, also after it was lost."""
+        if self.state.heartbeat_seen and HEARTBEAT_TIMER not in self.state.timers:
+            self.change(heartbeat_at_ns=self.at_ns)
+            self.start_timer(HEARTBEAT_TIMER, self._everest_timeout_ns)
 
     def _everest_lost(self, why: str) -> None:
         self.cancel_timer(HEARTBEAT_TIMER)
@@ -233,7 +245,7 @@ class Connector(CoreActor[ConnectorState]):
             if message.result != 0:
                 self.log(Level.WARNING, "the PSU refused the module placeholder request", self._number)
             self.change(allocation_failed=message.result != 0)
-            self._event(Event.ALLOCATION_ENDED)
+            self._event(Event.ALLOCATION_ENDED, "placeholder reply")
 
     def _link_lost(self, connection: int) -> None:
         self.change(dead_connection=connection)
@@ -256,11 +268,13 @@ class Connector(CoreActor[ConnectorState]):
     def _can_send(self) -> bool:
         return bool(self.state.psu_mac) and (not self._send_secure or self.state.key_connection > 0)
 
-    def _event(self, event: Event) -> None:
+    def _event(self, event: Event, cause: str = "") -> None:
         phase = TRANSITIONS.get((self.state.phase, event))
         if phase is None:
             return
-        self.log(Level.INFO, f"{self.state.phase.value} -> {phase.value} ({event.value})", self._number)
+        self.log(
+            Level.INFO, f"{self.state.phase.value} -> {phase.value} ({cause or event.value})", self._number
+        )
         self.cancel_timer(ALLOCATION_TIMER)
         self.change(phase=phase)
         match phase:

@@ -88,6 +88,8 @@ class ConnectorState(ActorState, frozen=True, kw_only=True):
     """Errors as EVerest was told."""
 
     everest_lost: bool = False
+    heartbeat_seen: bool = False
+    """EVerest sends heartbeats: from then on it is supervised whenever it asks for power."""
     heartbeat_id: int | None = None
     """None: no heartbeat seen since start or since EVerest was lost."""
     heartbeat_at_ns: int = 0

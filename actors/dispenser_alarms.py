@@ -7,6 +7,7 @@ error at one board support count as one, until each of them is cleared.
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..messages.config import Config
 from ..messages.inputs import BspErrorCleared, BspErrorRaised
@@ -53,6 +54,17 @@ def alarms(state: DispenserAlarmsState, connector_count: int) -> dict[str, bool]
     return found
 
 
+def with_error(state: DispenserAlarmsState, message: BspErrorRaised | BspErrorCleared) -> DispenserAlarmsState:
+    """The state after a board support's error was raised or cleared."""
+    error = BspError(message.connector, message.error_type, message.sub_type)
+    if isinstance(message, BspErrorCleared):
+        return replace(state, errors=tuple(other for other in state.errors if other != error))
+    known = error.error_type in DISPENSER_ALARMS_BY_ERROR or error.error_type == CONTACTOR_FAULT_ERROR
+    if not known or error in state.errors:
+        return state
+    return replace(state, errors=(*state.errors, error))
+
+
 class DispenserAlarms(CoreActor[DispenserAlarmsState]):
     """Collects the board supports' errors of all connectors."""
 
@@ -61,15 +73,8 @@ class DispenserAlarms(CoreActor[DispenserAlarmsState]):
         self._connector_nos = [connector.global_connector_number for connector in config.connectors]
 
     def handle(self, message: Any) -> None:
-        match message:
-            case BspErrorRaised(connector=connector, error_type=error_type, sub_type=sub_type):
-                error = BspError(connector, error_type, sub_type)
-                known = error_type in DISPENSER_ALARMS_BY_ERROR or error_type == CONTACTOR_FAULT_ERROR
-                if known and error not in self.state.errors:
-                    self.change(errors=(*self.state.errors, error))
-            case BspErrorCleared(connector=connector, error_type=error_type, sub_type=sub_type):
-                error = BspError(connector, error_type, sub_type)
-                self.change(errors=tuple(other for other in self.state.errors if other != error))
+        if isinstance(message, BspErrorRaised | BspErrorCleared):
+            self.state = with_error(self.state, message)
 
     def end_turn(self) -> None:
         old = alarms(self.before, len(self._connector_nos))
@@ -81,7 +86,8 @@ class DispenserAlarms(CoreActor[DispenserAlarmsState]):
         dispenser: dict[str, TelemetryValue] = {}
         for key, value in changed.items():
             number, _, name = key.rpartition("/")
-            self.log(Level.WARNING, f"{name} {'set' if value else 'cleared'}", int(number or 0))
+            level, what = (Level.WARNING, "set") if value else (Level.INFO, "cleared")
+            self.log(level, f"{name} {what}", int(number or 0))
             if number:
                 topic = to_psu_topic(self._connector_nos[int(number) - 1])
                 self.tell(

@@ -32,28 +32,32 @@ from ..messages.outputs import (
     PsuDisconnectRequested,
     ReadAnswered,
     ReportSent,
-    Segment,
     TelemetryValue,
     WriteAnswered,
 )
-from ..messages.registers import Owner, RegisterMap, Report, encode, zeros
+from ..messages.registers import Owner, RegisterMap, encode, zeros
 from ..messages.types import Level, LinkPhase
 from ..telemetry.datapoints import of_psu_register, psu_values_unknown
 from .names import TELEMETRY_PUBLISHER, connector_name
-from .psu_link_state import BACKOFF_MIN_NS, PsuLinkState, merged
+from .psu_link_state import (
+    BACKOFF_MIN_NS,
+    FORGET_AFTER_NS,
+    FORGET_TIMER,
+    LIVENESS_TIMER,
+    RECONNECT_TIMER,
+    REPORT_TIMER,
+    SECOND_TIMER,
+    PsuLinkState,
+    image,
+    reported,
+    without_psu,
+)
 from .runtime import SECOND_NS, CoreActor, Runtime
-
-SECOND_TIMER = "second"
-REPORT_TIMER = "report"
-RECONNECT_TIMER = "reconnect"
-LIVENESS_TIMER = "liveness"
-FORGET_TIMER = "forget_psu"
 
 BACKOFF_MAX_NS = SECOND_NS
 STABLE_AFTER_NS = 10 * SECOND_NS
 """READY for this long: the next reconnect starts with the shortest backoff again."""
-FORGET_AFTER_NS = 10 * SECOND_NS
-DROPS_LOG_INTERVAL_NS = 60 * SECOND_NS
+WARNING_INTERVAL_NS = 60 * SECOND_NS
 
 ILLEGAL_ADDRESS = 0x02
 ADDRESS_SPACE = 0x10000
@@ -166,18 +170,8 @@ class PsuLink(CoreActor[PsuLinkState]):
         backoff_ns = BACKOFF_MIN_NS if stable else state.backoff_ns
         self.cancel_timer(REPORT_TIMER)
         self.cancel_timer(LIVENESS_TIMER)
-        self.change(
-            phase=LinkPhase.FAILED,
-            connected=False,
-            backoff_ns=min(2 * backoff_ns, BACKOFF_MAX_NS),
-            registers={
-                key: words
-                for key, words in self.state.registers.items()
-                if self._map.by_key[key].owner is Owner.DISPENSER
-            },
-            pending_events={},
-            report_due=False,
-        )
+        self.state = without_psu(self.state, self._map)
+        self.change(backoff_ns=min(2 * backoff_ns, BACKOFF_MAX_NS))
         self.start_timer(RECONNECT_TIMER, backoff_ns)
         if was_connected:
             self._lose_psu()
@@ -205,11 +199,15 @@ class PsuLink(CoreActor[PsuLinkState]):
             self.start_timer(FORGET_TIMER, later[0][1] - self.at_ns)
 
     def _frames_dropped(self, counts: dict[str, int]) -> None:
-        last_ns = self.state.drops_logged_at_ns
-        if last_ns is None or self.at_ns - last_ns >= DROPS_LOG_INTERVAL_NS:
-            text = ", ".join(f"{reason}: {count}" for reason, count in counts.items())
-            self.log(Level.WARNING, f"GOOSE frames dropped ({text}); further drops are in the journal")
-            self.change(drops_logged_at_ns=self.at_ns)
+        text = ", ".join(f"{reason}: {count}" for reason, count in counts.items())
+        self._warn_rarely("GOOSE frames dropped", text)
+
+    def _warn_rarely(self, kind: str, text: str) -> None:
+        """A warning of a kind that a peer can cause as often as it likes: one a minute, all in the journal."""
+        if self.at_ns < self.state.quiet_until_ns.get(kind, 0):
+            return
+        self.log(Level.WARNING, f"{kind} ({text}); further ones are only in the journal for a minute")
+        self.change(quiet_until_ns={**self.state.quiet_until_ns, kind: self.at_ns + WARNING_INTERVAL_NS})
 
     # --- requests ------------------------------------------------------------------------------------------
 
@@ -220,19 +218,18 @@ class PsuLink(CoreActor[PsuLinkState]):
             case inputs.RegistersWritten():
                 self._written(message)
             case inputs.ModbusRequestRefused():
-                self.log(Level.WARNING, f"Modbus request refused: {message.reason}")
+                self._warn_rarely("Modbus request refused", message.reason)
                 self._except(message, message.function, message.exception_code)
             case inputs.UnexpectedPduReceived(function=function):
-                self.log(Level.WARNING, f"Modbus PDU with function 0x{function:02x} ignored")
+                self._warn_rarely("Modbus PDU ignored", f"function 0x{function:02x}")
 
     def _read(self, message: inputs.RegistersRead) -> None:
         if message.address + message.count > ADDRESS_SPACE:
             return self._except(message, 0x03, ILLEGAL_ADDRESS)
         words = [0] * message.count
         for register, first_word, position, count in self._map.covered(message.address, message.count):
-            image = self._image(register.key)
-            if image is not None:
-                words[position : position + count] = image[first_word : first_word + count]
+            now = image(self.state, register, self.at_ns)
+            words[position : position + count] = now[first_word : first_word + count]
         return self.emit(
             ReadAnswered(
                 connection=message.connection,
@@ -241,12 +238,6 @@ class PsuLink(CoreActor[PsuLinkState]):
                 words=tuple(words),
             )
         )
-
-    def _image(self, key: str) -> tuple[int, ...] | None:
-        if key == "time_sync":
-            utc_s = (self.at_ns + self.state.utc_offset_ns) // SECOND_NS
-            return encode(self._map.by_key[key], utc_s & 0xFFFFFFFF)
-        return self.state.registers.get(key)
 
     def _written(self, message: inputs.RegistersWritten) -> None:
         count = len(message.words)
@@ -322,23 +313,13 @@ class PsuLink(CoreActor[PsuLinkState]):
         if at_once and self.state.connected:
             self.change(report_due=True)
 
-    def _segments(self) -> tuple[Segment, ...]:
-        shown = []
-        for register in self._reported:
-            if register.report is Report.ALWAYS:
-                shown.append((register.address, self._image(register.key) or zeros(register)))
-            elif register.key in self.state.pending_events:
-                shown.append((register.address, self.state.pending_events[register.key]))
-        return merged(shown)
-
     def end_turn(self) -> None:
         if not self.state.report_due:
             return
         transaction_id = self.state.next_transaction_id
+        segments = reported(self.state, self._reported, self.at_ns)
         self.emit(
-            ReportSent(
-                connection=self.state.connection, transaction_id=transaction_id, segments=self._segments()
-            )
+            ReportSent(connection=self.state.connection, transaction_id=transaction_id, segments=segments)
         )
         self.change(
             report_due=False, pending_events={}, next_transaction_id=(transaction_id + 1) % ADDRESS_SPACE

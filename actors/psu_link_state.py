@@ -2,14 +2,22 @@
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from ..messages.config import Config
 from ..messages.outputs import Segment
-from ..messages.registers import Owner, RegisterMap, encode, zeros
+from ..messages.registers import Owner, Register, RegisterMap, Report, encode, zeros
 from ..messages.types import ConnectorType, LinkPhase
 from .connector_state import ConnectorState
 from .connector_state import registers as connector_registers
-from .runtime import MILLISECOND_NS, ActorState
+from .runtime import MILLISECOND_NS, SECOND_NS, ActorState
 
+SECOND_TIMER = "second"
+REPORT_TIMER = "report"
+RECONNECT_TIMER = "reconnect"
+LIVENESS_TIMER = "liveness"
+FORGET_TIMER = "forget_psu"
+FORGET_AFTER_NS = 10 * SECOND_NS
 BACKOFF_MIN_NS = 10 * MILLISECOND_NS
 MANUFACTURER = 0x0002
 MODEL = 0x0080
@@ -35,7 +43,8 @@ class PsuLinkState(ActorState, frozen=True, kw_only=True):
     report_due: bool = False
     next_transaction_id: int = 0
     utc_offset_ns: int = 0
-    drops_logged_at_ns: int | None = None
+    quiet_until_ns: dict[str, int] = {}
+    """Kinds of warning that were written lately, and until when they are not written again."""
 
 
 def initial_state(config: Config) -> PsuLinkState:
@@ -64,6 +73,35 @@ def initial_state(config: Config) -> PsuLinkState:
             value = values.get(register.key)
             image[register.key] = zeros(register) if value is None else encode(register, value)
     return PsuLinkState(registers=image)
+
+
+def image(state: PsuLinkState, register: Register, at_ns: int) -> tuple[int, ...]:
+    """The words that a register has now; zeros if it was never written."""
+    if register.key == "time_sync":
+        utc_s = (at_ns + state.utc_offset_ns) // SECOND_NS
+        return encode(register, utc_s & 0xFFFFFFFF)
+    return state.registers.get(register.key) or zeros(register)
+
+
+def reported(state: PsuLinkState, registers: Iterable[Register], at_ns: int) -> tuple[Segment, ...]:
+    """The contents of an unsolicited report (protocol.md §2.1)."""
+    shown = []
+    for register in registers:
+        if register.report is Report.ALWAYS:
+            shown.append((register.address, image(state, register, at_ns)))
+        elif register.key in state.pending_events:
+            shown.append((register.address, state.pending_events[register.key]))
+    return merged(shown)
+
+
+def without_psu(state: PsuLinkState, registers: RegisterMap) -> PsuLinkState:
+    """The state once the link failed: what the PSU wrote, and what it was to be told, is forgotten."""
+    own = {
+        key: words for key, words in state.registers.items() if registers.by_key[key].owner is Owner.DISPENSER
+    }
+    return replace(
+        state, phase=LinkPhase.FAILED, connected=False, registers=own, pending_events={}, report_due=False
+    )
 
 
 def merged(shown: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[Segment, ...]:

@@ -51,7 +51,7 @@ class Failure(Struct, frozen=True):
     exception_type: str
     message: str
     concerned: tuple[str, ...]
-    """Names of all actors that had a message in the turn, in the system's order."""
+    """Names of all actors that a message was sent to in the turn, read or not yet, in the system's order."""
 
 
 class _StepDone(BaseException):
@@ -314,7 +314,8 @@ class Runtime:
     def handler_failed(self, actor: CoreActor[Any], error: BaseException) -> None:
         """A handler raised (the first one of a turn counts)."""
         if self._failure is None:
-            concerned = tuple(name for name, touched in self._touched.items() if touched)
+            waiting = {waiting.actor_urn for waiting in self._ready}
+            concerned = tuple(name for name, touched in self._touched.items() if touched or name in waiting)
             self._failure = Failure(actor.actor_urn, type(error).__name__, _reproducible(str(error)), concerned)
 
     # --- inside --------------------------------------------------------------------------------------------

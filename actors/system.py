@@ -18,7 +18,7 @@ from .dispenser_alarms import DispenserAlarms, DispenserAlarmsState
 from .names import DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER, connector_name
 from .psu_link import PsuLink
 from .psu_link_state import PsuLinkState
-from .runtime import ActorSpec, ActorState, Failure, Runtime
+from .runtime import ActorSpec, ActorState, Runtime
 from .safe_stop import safe_stop
 from .telemetry_publisher import TelemetryPublisher, TelemetryPublisherState
 
@@ -97,15 +97,19 @@ def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
                 | inputs.BspEventReceived()
                 | inputs.ImportSetpointRequested()
                 | inputs.HmacKeyReceived()
+                | inputs.BspErrorRaised()
+                | inputs.BspErrorCleared()
             ):
                 name = connector_name(message.connector)
-                return (name,) if name in connectors else ()
+                if name not in connectors:
+                    return ()
+                if isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared):
+                    return (DISPENSER_ALARMS,)
+                return (name,)
             case inputs.TimerFired(owner=owner):
                 return (owner,) if owner in everyone else ()
             case inputs.PowerRequestReplyReceived(connector_no=connector_no):
                 return (by_global[connector_no],) if connector_no in by_global else ()
-            case inputs.BspErrorRaised() | inputs.BspErrorCleared():
-                return (DISPENSER_ALARMS,)
             case inputs.BrokerConnected() | inputs.BrokerDisconnected():
                 return (*connectors, TELEMETRY_PUBLISHER)
             case inputs.Started() | inputs.UtcOffsetChanged():
@@ -120,4 +124,4 @@ def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
     return route
 
 
-__all__ = ["Failure", "build", "restore", "snapshot"]
+__all__ = ["build", "restore", "snapshot"]

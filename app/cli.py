@@ -5,11 +5,13 @@ demo's and the mock's libraries are none of its business.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from .. import __version__
 
+DESCRIPTION = "Dispenser-side driver for Huawei FusionCharge DC power units, with recording and replay."
 COMMANDS = {
     "run": "run the driver",
     "mock": "run the PSU mock: a power unit without hardware",
@@ -17,6 +19,9 @@ COMMANDS = {
     "replay": "replay a log and compare every output with what was recorded",
 }
 
+
+EXIT_BROKEN_PIPE = 141
+"""As a shell shows a process that SIGPIPE ended."""
 
 Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 """What adds a command's options, and what carries it out."""
@@ -46,7 +51,7 @@ def _load(name: str) -> Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and carry out what it says; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="fusioncharger", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="fusioncharger", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"fusioncharger {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if not word.startswith("-")), None)
@@ -59,4 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     if carry_out is None:  # --help and --version have ended the process; argparse refuses everything else
         return 2
-    return carry_out(arguments)
+    try:
+        code = carry_out(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return code

@@ -8,6 +8,7 @@ Here: whether it can be played, and over which network. The session itself is in
 
 import argparse
 import importlib.util
+import io
 import signal
 import sys
 from datetime import datetime
@@ -37,8 +38,7 @@ def demo_command(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("amqtt", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"The demo needs {' and '.join(missing)}, which the extra `demo` brings: "
-            'pip install "fusioncharger[demo]"',
+            f"The demo needs {' and '.join(missing)}. In the repository: make demo, or pip install -e '.[demo]'",
             file=sys.stderr,
         )
         return EXIT_USAGE
@@ -48,6 +48,12 @@ def demo_command(arguments: argparse.Namespace) -> int:
     except OSError as error:
         print(f"--output: {output} cannot be written: {error.strerror}", file=sys.stderr)
         return EXIT_USAGE
+    if any(output.glob("*.mcap")):
+        print(f"--output: {output} holds recordings already; name another folder", file=sys.stderr)
+        return EXIT_USAGE
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no check mark shows a question mark
     if arguments.in_namespace:
         network = veth_network()
     else:

@@ -46,6 +46,18 @@ EXIT_FAILED = 1
 log = logging.getLogger("fusioncharger.driver")
 
 
+def _warn_of(config: Config) -> None:
+    """Settings that are not for a dispenser with cars at it."""
+    if config.ethernet_interface.startswith("udp:"):
+        log.warning("GOOSE goes over UDP on 127.0.0.1: for development only")
+    if not config.send_secure_goose:
+        log.warning("GOOSE messages are sent unsigned (send_secure_goose = false)")
+    if not config.verify_secure_goose:
+        log.warning("GOOSE messages are accepted without verification (verify_secure_goose = false)")
+    elif config.allow_insecure_goose:
+        log.warning("allow_insecure_goose has no effect while verify_secure_goose is true")
+
+
 class Driver:
     """One run of the driver. `start` once, `supervise` until it has to end, `stop` once."""
 
@@ -56,14 +68,14 @@ class Driver:
         os.set_blocking(self._wake, False)
         os.set_blocking(self._woken, False)
         self._signal: int | None = None
-        self._recorder_retry_s = 0.0
+        self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
+        self._logged_journal_failure = ""
 
         clock = Clock()
         self._clock = clock
         self._process_log = process_log
         self._port = open_port(config.ethernet_interface)
-        if config.ethernet_interface.startswith("udp:"):
-            log.warning("GOOSE goes over UDP on 127.0.0.1: for development only")
+        _warn_of(config)
         key_ring = KeyRing(len(config.connectors))
         self._key_ring = key_ring
         connector_nos = tuple(connector.global_connector_number for connector in config.connectors)
@@ -74,7 +86,7 @@ class Driver:
             send_secure=config.send_secure_goose,
             vlan_id=config.goose_vlan_id,
             vlan_priority=config.goose_vlan_priority,
-            on_core_stalled=self.fatal,
+            on_failure=self.fatal,
         )
         self._core = CoreLoop(
             build(config),
@@ -125,7 +137,7 @@ class Driver:
             log.error("the core did not stop the power: the GOOSE publisher does")
             self._publisher.stop_power()
         if not self._publisher.wait_sent(FIRST_TRANSMISSIONS, STOP_SENT_TIMEOUT_S):
-            log.warning("not every stop request could be sent %d times", FIRST_TRANSMISSIONS)
+            self.fatal(f"not every stop request could be sent {FIRST_TRANSMISSIONS} times")
         if self._core.is_alive():
             log.error("the core does not end: the process ends without it")
             self._process_log.close()
@@ -136,7 +148,8 @@ class Driver:
         self._bridge.close(BROKER_TIMEOUT_S)
         self._port.close()
         if not self._journal.close(RECORDER_TIMEOUT_S):
-            log.warning("the recorder has not finished the journal in %d s", RECORDER_TIMEOUT_S)
+            why = self._journal.failure or f"the recorder has not finished in {RECORDER_TIMEOUT_S:g} s"
+            log.warning("the journal is not complete: %s", why)
         return EXIT_FAILED if self._failure else EXIT_OK
 
     def fatal(self, reason: str) -> None:
@@ -176,11 +189,13 @@ class Driver:
         for report in self._journal.read_reports():
             match report.event:
                 case "ready":
+                    self._logged_journal_failure = ""
                     log.info("recording to %s", report.path)
                     if self._journal.failure is not None:
                         self._core.begin_segment()
-                case "unavailable":
-                    log.error("the journal cannot be written: %s", report.reason)
+                case "unavailable" if report.reason != self._logged_journal_failure:
+                    self._logged_journal_failure = report.reason
+                    log.error("the journal cannot be written, tried again and again: %s", report.reason)
 
     def _renew_recorder(self) -> None:
         """A recorder that failed is replaced, at most once in 5 s, until one can write."""

@@ -38,10 +38,10 @@ def replay_command(arguments: argparse.Namespace) -> int:
         with read_log(path) as log:
             return _conclude(log, replay(log))
     except NotALogError as error:
-        print(f"{path}: not a log: {error}", file=sys.stderr)
+        print(f"{path}: {error}", file=sys.stderr)
         return USAGE
     except DamagedLogError as error:
-        print(f"damaged after turn 0: {error}; 0 turns kept")
+        print(f"{path}: damaged after turn 0: {error}; 0 turns kept")
         return DAMAGED
     except UnsupportedFormatError as error:
         print(f"{path}: not supported: {error}", file=sys.stderr)

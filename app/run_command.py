@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from .. import __version__
 from ..io.goose_port import GoosePortError
 from ..messages.config import Config, ConfigError, parse
-from .driver import Driver
+from .driver import EXIT_FAILED, Driver
 from .process_log import ProcessLog
 
 EXIT_CONFIGURATION = 2
@@ -25,10 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT. 0: ended as told; 1: a part failed; 2: configuration."""
+    """Run until SIGTERM or SIGINT. 0: ended as told; 1: a part failed, or the GOOSE interface cannot be used;
+    2: configuration."""
     try:
         config = load_config(arguments.config)
-        password = load_password(config)
+        password = load_password(config, arguments.config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -39,8 +40,9 @@ def run_command(arguments: argparse.Namespace) -> int:
         driver.supervise()
         return driver.stop()
     except GoosePortError as error:
+        # Not EXIT_CONFIGURATION: an interface may come up later, so it is worth starting again.
         print(f"{arguments.config}: ethernet_interface: {error}", file=sys.stderr)
-        return EXIT_CONFIGURATION
+        return EXIT_FAILED
     finally:
         process_log.close()
 
@@ -60,8 +62,8 @@ def load_config(path: Path) -> Config:
     return config if config.software_version else replace(config, software_version=__version__)
 
 
-def load_password(config: Config) -> str | None:
-    """The broker's password: the first line of its file. ConfigError."""
+def load_password(config: Config, name: Path) -> str | None:
+    """The broker's password: the first line of its file. `name` is the configuration's. ConfigError."""
     path = config.mqtt.password_file
     if not path:
         return None
@@ -69,9 +71,9 @@ def load_password(config: Config) -> str | None:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        msg = f"mqtt.password_file: {path} cannot be read: {reason}"
+        msg = f"{name}: mqtt.password_file: {path} cannot be read: {reason}"
         raise ConfigError(msg) from None
     if not lines:
-        msg = f"mqtt.password_file: {path} is empty; its first line has to be the password"
+        msg = f"{name}: mqtt.password_file: {path} is empty; its first line has to be the password"
         raise ConfigError(msg)
     return lines[0]

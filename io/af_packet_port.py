@@ -79,7 +79,12 @@ class AfPacketPort:
         except OSError:
             self._socket.close()
             raise
-        self.mac: bytes = self._raw.getsockname()[4]
+        *_, hardware_type, mac = self._raw.getsockname()
+        if hardware_type != _ARPHRD_ETHER:
+            self._socket.close()
+            msg = f"{interface} is no Ethernet interface"
+            raise GoosePortError(msg)
+        self.mac: bytes = mac
         self._wait = ReadableWait(self._raw.fileno())
 
     def send(self, frame: bytes) -> None:

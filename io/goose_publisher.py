@@ -29,6 +29,8 @@ from .key_ring import KeyRing
 _FIRST_INTERVALS_NS = (2_000_000, 2_000_000, 4_000_000, 8_000_000)
 _STEADY_INTERVAL_NS = 1_000_000_000
 _CORE_TIMEOUT_NS = 2_000_000_000
+_SENDING_TIMEOUT_NS = 2_000_000_000
+"""The interface is down or gone for so long: no stop request can leave either."""
 _COUNTER_MAX = 0xFFFFFFFF
 
 _log = logging.getLogger("fusioncharger.goose")
@@ -92,7 +94,7 @@ class GoosePublisher:
         send_secure: bool,
         vlan_id: int,
         vlan_priority: int,
-        on_core_stalled: Callable[[str], None],
+        on_failure: Callable[[str], None],
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._port = port
@@ -100,7 +102,7 @@ class GoosePublisher:
         self._send_secure = send_secure
         self._vlan_id = vlan_id
         self._vlan_priority = vlan_priority
-        self._on_core_stalled = on_core_stalled
+        self._on_failure = on_failure
         self._monotonic_ns = monotonic_ns
 
         self._condition = threading.Condition()
@@ -112,7 +114,9 @@ class GoosePublisher:
         self._core_stalled = False
         self._closing = False
         self._send_errors = 0
-        self._sending_fails = False
+        self._sending_fails_since_ns: int | None = None
+        self._failure = ""
+        """Why the process has to end; told once, by the thread."""
         self._thread = threading.Thread(target=self._run, name="goose-publish", daemon=True)
 
     def start(self) -> None:
@@ -176,15 +180,19 @@ class GoosePublisher:
             self._thread.join()
 
     def _run(self) -> None:
+        told = ""
         while not self._closing:
             with self._condition:
-                has_stalled = self._stop_if_core_stalled()
+                if self._stop_if_core_stalled():
+                    self._failure = f"the core has not finished a turn for {_CORE_TIMEOUT_NS / 1e9:g} s"
                 self._send_due()
-                if not has_stalled and not self._closing:
+                failure = self._failure
+                if failure == told and not self._closing:
                     self._condition.wait(self._seconds_to_next())
             # Without the lock: what the callback does is not ours to know.
-            if has_stalled:
-                self._on_core_stalled(f"the core has not finished a turn for {_CORE_TIMEOUT_NS / 1e9:g} s")
+            if failure != told:
+                told = failure
+                self._on_failure(failure)
 
     def _replace(self, output: PowerRequested | StopRequested) -> None:
         # The former message goes first: whatever happens to the new one, it must not go on.
@@ -210,19 +218,26 @@ class GoosePublisher:
         try:
             self._port.send(frame)
         except OSError as error:
-            self._send_errors += 1
-            if not self._sending_fails:
-                _log.warning("GOOSE frames cannot be sent: %s", error)
-            self._sending_fails = True
+            self._note_send_error(error)
         else:
             current.sent += 1
-            if self._sending_fails:
+            if self._sending_fails_since_ns is not None:
                 _log.info("GOOSE frames are sent again (%d could not be)", self._send_errors)
-            self._sending_fails = False
+            self._sending_fails_since_ns = None
         current.attempts += 1
         current.header = structs.replace(current.header, sq_num=_next_count(current.header.sq_num))
         current.schedule_next(self._monotonic_ns())
         return True
+
+    def _note_send_error(self, error: OSError) -> None:
+        now_ns = self._monotonic_ns()
+        self._send_errors += 1
+        if self._sending_fails_since_ns is None:
+            _log.warning("GOOSE frames cannot be sent: %s", error.strerror)
+            self._sending_fails_since_ns = now_ns
+        elif now_ns - self._sending_fails_since_ns >= _SENDING_TIMEOUT_NS and not self._failure:
+            seconds = _SENDING_TIMEOUT_NS / 1e9
+            self._failure = f"no GOOSE frame could be sent for {seconds:g} s: {error.strerror}"
 
     def _send_due(self) -> None:
         now_ns = self._monotonic_ns()

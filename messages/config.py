@@ -111,7 +111,7 @@ _ALLOWED = {
     "global_connector_number": "1 to 12",
     "max_export_current_A": "more than 0 A",
     "max_export_power_W": "more than 0 W",
-    "esn": "at most 22 printable ASCII characters",
+    "esn": "text in quotes, at most 22 printable ASCII characters",
     "software_version": "at most 48 printable ASCII characters",
     "telemetry_topic_prefix": "an MQTT topic without a trailing slash, + or #",
     "topic_prefix": "the beginning of an MQTT topic, without + or #",
@@ -122,6 +122,21 @@ _ALLOWED = {
     "powermeter": "an EVerest module id (no /, + or #)",
     "connectors": f"1 to {len(CONNECTOR_OFFSETS)} tables [[connectors]]",
 }
+
+
+# msgspec's words as a user's.
+_KINDS = {
+    "bool": "true or false",
+    "str": 'text, in quotes: "…"',
+    "str of length >= 1": "text that is not empty",
+    "object": "a table",
+    "int": "a whole number",
+    "float": "a number",
+}
+
+
+def _as_toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def parse(text: str, name: str) -> Config:
@@ -184,8 +199,10 @@ def _explain(error: str, table: dict[str, Any]) -> str:
         key = f"{shown}.{missing[1]}" if shown else missing[1]
         allowed = _ALLOWED.get(missing[1])
         return f"{key} is missing" + (f"; needed: {allowed}" if allowed else "")
-    allowed = _ALLOWED.get(shown.rpartition(".")[2], wanted.removeprefix("Expected ").replace("`", ""))
-    return f"{shown}: found {found!r}; allowed: {allowed}"
+    key = shown.rpartition(".")[2]
+    wanted = wanted.removeprefix("Expected ").replace("`", "").partition(",")[0]
+    allowed = _ALLOWED.get(key) or _KINDS.get(wanted, wanted)
+    return f"{shown}: found {_as_toml(found)}; allowed: {allowed}"
 
 
 def _contradictions(config: Config) -> list[str]:
@@ -213,7 +230,7 @@ def _contradictions(config: Config) -> list[str]:
     for key, default in _NOT_YET.items():
         if getattr(config, key) != default:
             problems.append(
-                f"{key}: found {getattr(config, key)!r}; this version has only {default!r} "
+                f"{key}: found {_as_toml(getattr(config, key))}; this version has only {_as_toml(default)} "
                 "(see docs/configuration.md)"
             )
     return problems

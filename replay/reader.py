@@ -125,7 +125,7 @@ class LogReader:
         self._records = self._read_records()
         first = next(self._records, None)
         if isinstance(first, Header) and first.profile != PROFILE:
-            msg = f"an MCAP file, but not of this driver (profile {first.profile!r})"
+            msg = f"not a log: an MCAP file, but not of this driver (profile {first.profile!r})"
             raise NotALogError(msg)
         self._messages = self._read_messages()
         self.header = self._read_header()
@@ -292,7 +292,8 @@ def read_log(path: Path) -> LogReader:
     try:
         file = _WholeReads(io.FileIO(path), READ_BUFFER_BYTES)
     except OSError as error:
-        raise NotALogError(error.strerror or str(error)) from None
+        msg = f"cannot be read: {error.strerror or error}"
+        raise NotALogError(msg) from None
     try:
         _check_beginning(file)
         return LogReader(file)
@@ -307,5 +308,5 @@ def _check_beginning(file: _WholeReads) -> None:
         msg = "the file is empty"
         raise DamagedLogError(msg)
     if not MCAP0_MAGIC.startswith(beginning):
-        msg = "not an MCAP file"
+        msg = "not a log: not an MCAP file"
         raise NotALogError(msg)

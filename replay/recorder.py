@@ -144,7 +144,7 @@ def main(arguments: list[str]) -> int:
         finally:
             file.close()  # raises what a full disk left unwritten, and closes all the same
     except OSError as error:
-        _report(Report(segment, "unavailable", f"{error.strerror or error}: {path}"))
+        _report(Report(segment, "unavailable", f"{path.parent}: {error.strerror or error}"))
         return 1
     except (ValueError, KeyError) as error:
         # Only if the package was replaced while the driver ran: the two do not speak the same format.

@@ -489,10 +489,20 @@ def test_silence_of_the_heartbeat_stops_power() -> None:
     assert outputs.ModePublished(connector=1, mode=Mode.OFF) in made
     assert goose(core.advance(50)) == []
     # Only a new request starts power again: here a whole new session on this plug-in.
-    core.heartbeat(3)
     assert goose(core.export()) == []
     core.key()
     assert goose(core.reply()) == [(RequirementType.CHARGING, 0.0, 0.0)]
+
+
+def test_power_asked_for_after_a_loss_is_supervised_again() -> None:
+    core = Core().ready().to_charging()
+    core.heartbeat(1)
+    core.advance(6)
+    core.setpoint(300, 3)
+    core.export()
+    core.key()
+    assert goose(core.reply()) == [(RequirementType.CHARGING, 300.0, 3.0)]
+    assert goose(core.advance(6)) == [STOP]  # no heartbeat came back
 
 
 @pytest.mark.parametrize(("first", "second", "lost"), [(7, 8, False), (7, 6, True), (2**64 - 1, 0, False)])

@@ -11,7 +11,9 @@ from fusioncharger.actors.dispenser_alarms import DispenserAlarms
 from fusioncharger.actors.psu_link import PsuLink
 from fusioncharger.actors.telemetry_publisher import TelemetryPublisher
 from fusioncharger.messages import inputs, outputs
-from fusioncharger.messages.types import Level, Mode, RequirementType
+from fusioncharger.messages.internal import DatapointsChanged, LinkLost, RegistersChanged
+from fusioncharger.messages.outputs import Segment
+from fusioncharger.messages.types import BspEvent, Level, Mode, RequirementType
 
 Inject = Callable[..., None]
 STOP = (None, 0.0, 0.0)
@@ -52,7 +54,7 @@ def test_the_connector_stops_and_the_other_one_charges_on(inject: Inject) -> Non
     ]
     assert any(line.level is Level.ERROR for line in only(made, outputs.LogWritten))
     assert goose(core.setpoint(410, 20, connector=2)) == [(RequirementType.CHARGING, 410.0, 20.0)]
-    (report,) = only(core.advance(1.1), outputs.ReportSent)[:1]
+    (report,) = only(made, outputs.ReportSent)
     words = {s.address + n: word for s in report.segments for n, word in enumerate(s.words)}
     assert words[0x110B] == 4  # CHARGING_COMPLETE
     assert words[0x117E] == 0  # START_TO_STOP
@@ -85,6 +87,124 @@ def test_without_a_key_no_stop_request_can_be_sent(inject: Inject) -> None:
     made = core.setpoint(TRIGGER_V, 1)
     assert goose(made) == []
     assert len(only(made, outputs.ErrorRaised)) == 1
+
+
+def once(kind: type) -> Callable[[Any], bool]:
+    """True for the first message of that kind."""
+    left = [True]
+    return lambda message: isinstance(message, kind) and bool(left) and left.pop()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        inputs.ShutdownRequested(reason="test"),
+        inputs.BrokerDisconnected(reason="test"),
+        inputs.JournalLost(reason="test"),
+        inputs.UtcOffsetChanged(utc_offset_ns=0),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_turn_that_went_to_several_stops_all_of_them(inject: Inject, message: inputs.Input) -> None:
+    inject(Connector, "handle", once(type(message)))
+    core = Core(make_config(3)).ready()
+    for connector in (1, 2, 3):
+        core.to_charging(connector=connector)
+    assert [stop.connector for stop in only(core.feed(message), outputs.StopRequested)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("where", [PsuLink, Connector])
+def test_a_lost_link_that_could_not_be_handled_is_given_up(inject: Inject, where: type) -> None:
+    inject(where, "handle", once(inputs.PsuDisconnected if where is PsuLink else LinkLost))
+    core = Core(make_config(2, 'telemetry_topic_prefix = "t"\n')).ready()
+    core.to_charging(connector=1).to_charging(connector=2)
+    made = core.feed(inputs.PsuDisconnected(connection=1, reason="closed"))
+    assert [stop.connector for stop in only(made, outputs.StopRequested)] == [1, 2]
+    assert only(made, outputs.HmacKeysRetired) == [outputs.HmacKeysRetired(connection=1)]
+    core.feed(inputs.HmacKeyReceived(connection=1, connector=1))  # late, of the lost connection
+    assert only(core.advance(1.1), outputs.PsuConnectRequested) == [outputs.PsuConnectRequested(connection=2)]
+    core.connect()
+    assert len(only(core.advance(3), outputs.ReportSent)) == 3
+    assert only(core.advance(10), outputs.HmacKeysForgotten) == [outputs.HmacKeysForgotten(connection=1)]
+
+
+def test_a_connection_that_could_not_be_handled_is_given_up(inject: Inject) -> None:
+    inject(PsuLink, "handle", once(inputs.PsuConnected))
+    core = Core().start()
+    made = core.feed(inputs.PsuConnected(connection=1))
+    assert [output.connection for output in only(made, outputs.PsuDisconnectRequested)] == [1]
+    core.advance(1.1)
+    core.connect()
+    core.to_charging()
+    assert len(only(core.advance(3), outputs.ReportSent)) == 3
+
+
+def test_a_car_that_left_in_a_failed_turn_is_gone(inject: Inject) -> None:
+    inject(Connector, "handle", once(inputs.BspEventReceived))
+    core = Core().ready()
+    core.plug_in()  # fails: the car is not taken for connected
+    core.to_charging()
+    inject(Connector, "handle", once(inputs.BspEventReceived))
+    made = core.plug_out()
+    assert goose(made) == [STOP]
+    (report,) = only(made, outputs.ReportSent)
+    words = {s.address + n: word for s in report.segments for n, word in enumerate(s.words)}
+    assert (words[0x110B], words[0x110D]) == (0, 0)
+    assert goose(core.export()) == []
+
+
+@pytest.mark.parametrize(("event", "word"), [(BspEvent.POWER_ON, 1), (BspEvent.POWER_OFF, 0), (BspEvent.C, 1)])
+def test_contactors_are_kept(inject: Inject, event: BspEvent, word: int) -> None:
+    core = Core().ready().to_charging()
+    core.feed(inputs.BspEventReceived(connector=1, event=BspEvent.POWER_ON))
+    inject(Connector, "handle", once(inputs.BspEventReceived))
+    core.feed(inputs.BspEventReceived(connector=1, event=event))
+    assert core.read_register("1/contactor_status") == (word,)
+
+
+def test_a_key_that_came_in_a_failed_turn_signs_the_stop(inject: Inject) -> None:
+    inject(Connector, "handle", once(inputs.HmacKeyReceived))
+    core = Core().ready()
+    core.plug_in()
+    assert goose(core.key()) == [STOP]
+    core.export()  # a new session: the PSU is asked for a key again
+    assert core.read_register("1/working_status") == (1,)
+    core.key()
+    assert len(only(core.reply(), outputs.ErrorCleared)) == 1
+
+
+@pytest.mark.parametrize("where", [DispenserAlarms, PsuLink, TelemetryPublisher])
+def test_an_alarm_is_kept_and_everything_stops(inject: Inject, where: type) -> None:
+    kind = {
+        DispenserAlarms: inputs.BspErrorRaised,
+        PsuLink: RegistersChanged,
+        TelemetryPublisher: DatapointsChanged,
+    }
+    core = Core(make_config(2, 'telemetry_topic_prefix = "t"\n')).ready()
+    core.feed(inputs.BrokerConnected(session_present=False))
+    core.to_charging(connector=1).to_charging(connector=2)
+    core.advance(0.1)
+    inject(where, "handle", once(kind[where]))
+    made = core.feed(inputs.BspErrorRaised(connector=1, error_type="MREC8EmergencyStop", sub_type=""))
+    assert [stop.connector for stop in only(made, outputs.StopRequested)] == [1, 2]
+    (report,) = only(made, outputs.ReportSent)
+    assert Segment(0x3001, (0, 0, 1, 0)) in report.segments
+    values = {o.topic: o.values for o in only(core.advance(0.02), outputs.TelemetryPublished)}
+    assert values["dispenser/published_alarms"]["epo_alarm"] is True
+    core.feed(inputs.BspErrorCleared(connector=1, error_type="MREC8EmergencyStop", sub_type=""))
+    assert core.read_register("epo_alarm") == (0,)
+
+
+def test_after_a_failure_in_mid_allocation_power_needs_a_new_session(inject: Inject) -> None:
+    inject(Connector, "handle", is_trigger)
+    core = Core().ready()
+    core.plug_in()
+    core.key()
+    assert goose(core.setpoint(TRIGGER_V, 1)) == [STOP]
+    assert goose(core.heartbeat(1)) == []
+    assert goose(core.reply()) == []
+    assert goose(core.advance(6)) == []
+    assert core.read_register("1/working_status") == (4,)
 
 
 @pytest.mark.parametrize("actor", [PsuLink, DispenserAlarms])
@@ -140,7 +260,7 @@ def test_a_timer_whose_firing_failed_fires_again(inject: Inject) -> None:
     assert len(only(core.advance(3), outputs.ReportSent)) == 3
 
 
-def test_a_stop_request_that_the_turn_of_a_running_timer_undid(inject: Inject) -> None:
+def test_a_heartbeat_timer_whose_handler_raises_stops(inject: Inject) -> None:
     inject(Connector, "timer_fired", lambda name: name == "heartbeat")
     core = Core().ready().to_charging()
     core.heartbeat(1)

@@ -5,7 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 from core_harness import OWN_MAC, UTC_OFFSET_NS, Core, make_config
+from fusioncharger.actors.connector import Connector
+from fusioncharger.actors.dispenser_alarms import DispenserAlarms
+from fusioncharger.actors.psu_link import PsuLink
 from fusioncharger.actors.system import build, restore, snapshot
+from fusioncharger.actors.telemetry_publisher import TelemetryPublisher
 from fusioncharger.messages import inputs, outputs
 from fusioncharger.messages.types import BspEvent, ChargingPhase, ConnectorPhase, Mode
 from hypothesis import given, settings
@@ -111,6 +115,73 @@ def test_a_snapshot_continues_as_the_original(
         perform(original, step)
         perform(resumed, step)
     assert resumed.history == original.history[already:]
+
+
+class Fault:
+    """Lets the n-th message that any actor handles make its handler raise."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        for actor in (Connector, PsuLink, DispenserAlarms, TelemetryPublisher):
+            original = actor.handle
+
+            def handle(actor_self: Any, message: Any, original: Any = original) -> None:
+                self.left -= 1
+                if self.left == 0:
+                    raise RuntimeError("injected")
+                original(actor_self, message)
+
+            patch.setattr(actor, "handle", handle)
+
+
+def check_stopped(core: Core, made: tuple[outputs.AnyOutput, ...], message: inputs.Input) -> None:
+    """After a failed turn the connectors that its Input was for have no power and no wish for it."""
+    own = getattr(message, "connector", None)
+    mine = own and not isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared)
+    broadcast = isinstance(message, inputs.BrokerDisconnected | inputs.PsuDisconnected | inputs.PsuConnected)
+    for number in (1, 2):
+        if not (broadcast or (mine and own == number)):
+            continue
+        state: Any = core.runtime.states()[f"connector/{number}"]
+        assert (state.mode, state.setpoint, state.phase) in [
+            (Mode.OFF, None, ConnectorPhase.COMPLETED),
+            (Mode.OFF, None, ConnectorPhase.CAR_DISCONNECTED),
+        ]
+        if state.psu_mac and state.key_connection:
+            last = [o for o in made if getattr(o, "connector", 0) == number and hasattr(o, "st_num")]
+            assert isinstance(last[-1], outputs.StopRequested)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(steps, max_size=25), st.integers(1, 300), st.lists(steps, max_size=15))
+def test_a_handler_may_raise_at_any_moment(
+    before: list[tuple[Any, ...]], moment: int, after: list[tuple[Any, ...]]
+) -> None:
+    core = Core(CONFIG).ready()
+    turn = core.runtime.turn
+
+    def watched(message: inputs.Input) -> tuple[outputs.AnyOutput, ...]:
+        made = turn(message)
+        if any(isinstance(output, outputs.TurnFailed) for output in made):
+            check_stopped(core, made, message)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core.runtime, "turn", watched)
+        Fault(moment).install(patch)
+        for step in before + after:
+            perform(core, step)
+    # Whatever was hit, the system goes on: the link comes back, and a car can charge.
+    core.advance(70)
+    core.feed(inputs.PsuDisconnected(connection=core.connection, reason="test"))
+    core.advance(3)
+    core.connect()
+    core.plug_out(1)
+    core.to_charging(connector=1)
+    assert any(isinstance(o, outputs.PowerRequested) and o.voltage_v == 400 for o in core.history[-30:])
+    assert sum(isinstance(output, outputs.ReportSent) for output in core.advance(3)) == 3
 
 
 def test_a_snapshot_of_another_system_is_refused() -> None:

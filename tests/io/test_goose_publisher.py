@@ -3,6 +3,7 @@
 import errno
 import itertools
 import logging
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def publishing(port: Any, ring: KeyRing, **settings: Any) -> Iterator[GoosePubli
         "send_secure": True,
         "vlan_id": 0,
         "vlan_priority": 5,
-        "on_core_stalled": ignore,
+        "on_failure": ignore,
     } | settings
     publisher = GoosePublisher(port, ring, **settings)
     publisher.start()
@@ -56,7 +57,7 @@ def publishing(port: Any, ring: KeyRing, **settings: Any) -> Iterator[GoosePubli
 def test_the_first_transmission_is_done_when_issue_returns():
     port = RecordingPort()
     publisher = GoosePublisher(
-        port, key_ring(KEY), send_secure=True, vlan_id=200, vlan_priority=4, on_core_stalled=ignore
+        port, key_ring(KEY), send_secure=True, vlan_id=200, vlan_priority=4, on_failure=ignore
     )
     publisher.issue(power(st_num=7))
 
@@ -207,7 +208,7 @@ def test_sq_num_wraps_to_1():
 def test_power_ends_2_s_after_the_last_turn():
     port = RecordingPort()
     stalls: list[str] = []
-    with publishing(port, key_ring(KEY), on_core_stalled=stalls.append) as publisher:
+    with publishing(port, key_ring(KEY), on_failure=stalls.append) as publisher:
         before_ns = time.monotonic_ns()
         publisher.issue(power())
         port.wait_for(lambda frames: isinstance(frames[-1].message, StopRequest))
@@ -226,12 +227,12 @@ def test_a_stalled_core_is_replaced_by_stop_requests_and_gets_no_power_again():
     stalled = threading.Event()
     stalls: list[str] = []
 
-    def on_core_stalled(reason: str) -> None:
+    def on_failure(reason: str) -> None:
         stalls.append(reason)
         stalled.set()
 
     ring = key_ring(KEY, OTHER_KEY, KEY)
-    with publishing(port, ring, monotonic_ns=clock, on_core_stalled=on_core_stalled) as publisher:
+    with publishing(port, ring, monotonic_ns=clock, on_failure=on_failure) as publisher:
         publisher.issue(power(1, st_num=0xFFFFFFFF))
         publisher.issue(power(2, st_num=9))
         publisher.issue(power(3, st_num=5, voltage_v=0.0, current_a=0.0))
@@ -263,7 +264,7 @@ def test_a_core_that_turns_keeps_its_power():
     clock = Clock()
     port = RecordingPort(clock)
     stalls: list[str] = []
-    with publishing(port, key_ring(KEY), monotonic_ns=clock, on_core_stalled=stalls.append) as publisher:
+    with publishing(port, key_ring(KEY), monotonic_ns=clock, on_failure=stalls.append) as publisher:
         publisher.issue(power())
         for count in range(6, 12):
             with publisher._condition:  # the thread must not see the leap without the turn
@@ -291,6 +292,17 @@ def test_send_errors_are_counted_logged_once_and_end(caplog):
     levels = [record.levelname for record in caplog.records]
     assert levels == ["WARNING", "INFO"]
     assert "Network is down" in caplog.text
+
+
+def test_an_interface_that_is_gone_is_a_failure():
+    failures: queue.SimpleQueue[str] = queue.SimpleQueue()
+    port = RecordingPort()
+    port.error = OSError(errno.ENXIO, "No such device or address")
+    with publishing(port, key_ring(KEY), on_failure=failures.put) as publisher:
+        publisher.issue(stop(st_num=1))
+        assert "no GOOSE frame could be sent for 2 s" in failures.get(timeout=5)
+        assert publisher.is_alive()
+    assert failures.empty()
 
 
 def test_after_close_nothing_is_sent():

@@ -25,7 +25,7 @@ def test_tshark_dissects_what_the_publisher_sent():
                 send_secure=True,
                 vlan_id=0,
                 vlan_priority=5,
-                on_core_stalled=print,
+                on_failure=print,
             )
             publisher.start()
             publisher.issue(power(st_num=7, voltage_v=0.0, current_a=0.0))
