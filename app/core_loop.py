@@ -5,13 +5,14 @@
     UTC offset ──┘
 
 The queue is bounded: nothing is dropped from it, because every Input in it sets state. If it fills up, the
-core cannot follow any more, and that is a failure: safe stop and exit (architecture.md §5). What could flood it
-is held back where it comes in: Modbus requests by their link, GOOSE garbage at the socket.
+core cannot follow any more, and that is a failure: safe stop and exit (architecture.md §5). What a peer could
+flood it with is held back where it comes in: Modbus requests by their link, GOOSE garbage and repeats at the
+socket.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 
 from msgspec.structs import replace
@@ -29,7 +30,7 @@ NS_PER_S = 1e9
 log = logging.getLogger("fusioncharger.core")
 
 _BEGIN_SEGMENT = "begin segment"
-_STOP = "stop"
+_WAKE = "wake"
 
 
 class CoreLoop:
@@ -58,6 +59,7 @@ class CoreLoop:
         self._utc_offset_ns = clock.utc_offset_ns()
         self._journal_failure: str | None = None
         self._has_stopped = False
+        self._stop_reason: str | None = None
         self._thread = threading.Thread(target=self._run, name="core", daemon=True)
 
     @property
@@ -84,10 +86,10 @@ class CoreLoop:
         self._queue.put(_BEGIN_SEGMENT)
 
     def stop(self, reason: str, timeout_s: float) -> bool:
-        """Let the core stop all power, after what is in the queue, and end the thread. False if it has failed,
-        or did not end in time: then nothing has been stopped."""
-        self._queue.put(ShutdownRequested(reason=reason))  # also if the queue is full
-        self._queue.put(_STOP)
+        """Let the core stop all power, before anything that waits in the queue, and end the thread. False if it
+        has failed, or did not end in time: then not everything has been stopped."""
+        self._stop_reason = reason
+        self._queue.put(_WAKE)
         self._thread.join(timeout_s)
         return self._has_stopped
 
@@ -107,17 +109,22 @@ class CoreLoop:
             self._fatal(f"the core has failed: {type(error).__name__}: {error}")
 
     def _step(self) -> bool:
-        """Wait for the next Input or timer and do its turns. False: the thread is to end."""
+        """Wait for the next Input or timer and do its turns. False: the thread is to end.
+
+        One Input goes before the timers that are due, so that after a pause of the process what arrived
+        meanwhile counts before a timeout; but only one, so that no flood holds a timer back.
+        """
         message = self._next()
-        self._follow_utc()
-        while (fired := self._timers.fire(self._clock.now_ns())) is not None:
-            self._turn(fired)
-        if message is _STOP:
+        if self._stop_reason is not None:
+            self._turn(ShutdownRequested(reason=self._stop_reason))
             return False
+        self._follow_utc()
         if message is _BEGIN_SEGMENT:
             self._switch_segment()
         elif isinstance(message, Input):
             self._turn(message)
+        while (fired := self._timers.fire(self._clock.now_ns())) is not None:
+            self._turn(fired)
         return True
 
     def _next(self) -> Input | str | None:
@@ -152,9 +159,8 @@ class CoreLoop:
             else:
                 self._perform(output)
         self._turned()
-        if isinstance(message, Started) and any(isinstance(output, TurnFailed) for output in outputs):
-            msg = "the first turn failed, so nothing would ever happen"
-            raise RuntimeError(msg)
+        if isinstance(message, Started | ShutdownRequested):
+            _insist(message, outputs)
         self._watch_journal()
 
     def _watch_journal(self) -> None:
@@ -171,3 +177,11 @@ class CoreLoop:
         if self._journal.failure is None and self._journal_failure is not None:
             self._journal_failure = None
             self._turn(JournalRestored())
+
+
+def _insist(message: Input, outputs: Iterable[AnyOutput]) -> None:
+    """The first and the last turn have to succeed: without the one nothing would ever happen, and after the
+    other nothing comes that could stop what it did not."""
+    if any(isinstance(output, TurnFailed) for output in outputs):
+        msg = f"the turn of {type(message).__name__} failed"
+        raise RuntimeError(msg)

@@ -38,7 +38,8 @@ def demo_command(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("amqtt", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"The demo needs {' and '.join(missing)}. In the repository: make demo, or pip install -e '.[demo]'",
+            f"The demo needs {' and '.join(missing)}. Use `make demo`, or pip install -e '.[demo]' in the "
+            "repository.",
             file=sys.stderr,
         )
         return EXIT_USAGE

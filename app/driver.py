@@ -35,6 +35,8 @@ FIRST_TRANSMISSIONS = 5
 """How often a stop request is sent before the process ends (behaviour.md §10)."""
 STOP_SENT_TIMEOUT_S = 0.5
 CORE_STOP_TIMEOUT_S = 1.0
+CORE_TIMEOUT_S = 2.0
+"""The core has a 1 s timer: a longer silence means that it hangs."""
 BROKER_TIMEOUT_S = 1.0
 RECORDER_TIMEOUT_S = 10.0
 SWITCH_INTERVAL_S = 0.0005
@@ -114,6 +116,7 @@ class Driver:
             "GOOSE receiver": self._receiver.is_alive,
             "Modbus link": self._link.is_alive,
             "MQTT client": self._bridge.is_alive,
+            "process log": process_log.is_alive,
         }
 
     def start(self) -> None:
@@ -129,8 +132,8 @@ class Driver:
         self._bridge.start()
 
     def stop(self) -> int:
-        """Stop all power, then everything else; the process's exit code. Does not return if the core or
-        another part is stuck: the process ends then and there, with the stop requests sent."""
+        """Stop all power, then everything else; the process's exit code. Does not return if the core
+        is stuck: the process ends then and there, with the stop requests sent."""
         reason = self._failure or f"signal {signal.Signals(self._signal or signal.SIGTERM).name}"
         log.info("stopping: %s", reason)
         if not self._core.stop(reason, CORE_STOP_TIMEOUT_S):
@@ -177,6 +180,9 @@ class Driver:
                         os.read(self._woken, 4096)
                     else:
                         self._read_reports()
+                silent_s = self._publisher.core_silent_s()
+                if silent_s > CORE_TIMEOUT_S:
+                    self.fatal(f"the core has not finished a turn for {silent_s:.1f} s")
                 for name, is_alive in self._parts.items():
                     if not is_alive():
                         self.fatal(f"the {name} thread has died")

@@ -4,17 +4,20 @@ Lines are written by a thread of their own: a standard error that nobody reads m
 stuck for 10 000 lines, further ones are dropped, and how many is said when it moves again.
 """
 
+import contextlib
 import json
 import logging
 import logging.handlers
 import queue
 import sys
+import threading
 from datetime import UTC, datetime
 
 from ..messages.outputs import LogWritten
 from ..messages.types import Level
 
 QUEUE_LINES = 10_000
+CLOSE_TIMEOUT_S = 1.0
 ROOT = logging.getLogger("fusioncharger")
 LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
 
@@ -53,7 +56,7 @@ class _JsonFormatter(logging.Formatter):
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
     """Never waits: a line for which there is no room is counted instead."""
 
-    def __init__(self, lines: "queue.Queue[logging.LogRecord]") -> None:
+    def __init__(self, lines: "queue.Queue[logging.LogRecord | None]") -> None:
         super().__init__(lines)
         self._dropped = 0
 
@@ -75,22 +78,34 @@ class ProcessLog:
     """Takes over the package's and the libraries' logging until `close`."""
 
     def __init__(self, level: str, *, as_json: bool) -> None:
-        lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LINES)
-        stream = logging.StreamHandler(sys.stderr)
-        stream.setFormatter(_JsonFormatter() if as_json else _PlainFormatter())
-        self._listener = logging.handlers.QueueListener(lines, stream)
-        self._handler = _DroppingQueueHandler(lines)
+        self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(QUEUE_LINES)
+        self._stream = logging.StreamHandler(sys.stderr)
+        self._stream.setFormatter(_JsonFormatter() if as_json else _PlainFormatter())
+        self._handler = _DroppingQueueHandler(self._lines)
         root = logging.getLogger()
         root.addHandler(self._handler)
         root.setLevel(logging.WARNING)
         ROOT.setLevel(level.upper())
-        self._listener.start()
+        self._thread = threading.Thread(target=self._run, name="process-log", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread.is_alive()
 
     def write(self, output: LogWritten) -> None:
         """A line that the core wrote."""
         ROOT.log(LEVELS[output.level], output.text, extra={"connector": output.connector})
 
-    def close(self) -> None:
-        """Write what is left."""
+    def close(self) -> bool:
+        """Write what is left. False if standard error takes no more: the process must then end by os._exit,
+        for the interpreter would wait for it, too."""
         logging.getLogger().removeHandler(self._handler)
-        self._listener.stop()
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(CLOSE_TIMEOUT_S)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (record := self._lines.get()) is not None:
+            self._stream.handle(record)

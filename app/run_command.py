@@ -1,6 +1,7 @@
 """`fusioncharger run`: the driver."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def run_command(arguments: argparse.Namespace) -> int:
         print(f"{arguments.config}: ethernet_interface: {error}", file=sys.stderr)
         return EXIT_FAILED
     finally:
-        process_log.close()
+        if not process_log.close():
+            os._exit(EXIT_FAILED)
 
 
 def load_config(path: Path) -> Config:

@@ -7,6 +7,7 @@ own tagged frames before they cost anything.
 
 import ctypes
 import errno
+import fcntl
 import socket
 import struct
 
@@ -18,6 +19,7 @@ from scapy.packet import Raw
 from .goose_codec import ETHERTYPE_GOOSE
 from .goose_port import GoosePortError, ReadableWait
 
+_SIOCGIFHWADDR = 0x8927
 _SO_ATTACH_FILTER = 26
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
@@ -46,6 +48,9 @@ def open_af_packet_port(interface: str) -> "AfPacketPort":
     if interface not in names:
         msg = f"no Ethernet interface {interface!r}; there are: {', '.join(sorted(names))}"
         raise GoosePortError(msg)
+    if _hardware_type(interface) != _ARPHRD_ETHER:
+        msg = f"{interface} is no Ethernet interface"
+        raise GoosePortError(msg)
     try:
         return AfPacketPort(interface)
     except PermissionError:
@@ -58,6 +63,14 @@ def open_af_packet_port(interface: str) -> "AfPacketPort":
         hint = f"; bring it up: ip link set {interface} up" if error.errno == errno.ENETDOWN else ""
         msg = f"cannot open Ethernet interface {interface}: {error.strerror}{hint}"
         raise GoosePortError(msg) from None
+
+
+def _hardware_type(interface: str) -> int:
+    """ARPHRD_… of an interface that there is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        # struct ifreq: the name (16 bytes), then a sockaddr, whose family is the hardware type.
+        request = struct.pack("16s24x", interface.encode())
+        return int(struct.unpack_from("16xH", fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request))[0])
 
 
 class AfPacketPort:
@@ -79,12 +92,7 @@ class AfPacketPort:
         except OSError:
             self._socket.close()
             raise
-        *_, hardware_type, mac = self._raw.getsockname()
-        if hardware_type != _ARPHRD_ETHER:
-            self._socket.close()
-            msg = f"{interface} is no Ethernet interface"
-            raise GoosePortError(msg)
-        self.mac: bytes = mac
+        self.mac: bytes = self._raw.getsockname()[4]
         self._wait = ReadableWait(self._raw.fileno())
 
     def send(self, frame: bytes) -> None:

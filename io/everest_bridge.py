@@ -18,7 +18,7 @@ from .mqtt_connection import Session
 
 log = logging.getLogger(__name__)
 
-REJECTIONS_LOGGED_PER_SECOND = 3
+REJECTIONS_SHOWN_PER_SECOND = 3
 
 
 class EverestBridge:
@@ -73,31 +73,39 @@ class EverestBridge:
             message.topic, bytes(message.payload), retained=message.retain, redelivered=message.dup
         )
         if isinstance(received, MqttMessageRejected):
-            self._rejections.add(received, time.monotonic())
-        self._sink(received)
+            for rejected in self._rejections.add(received, time.monotonic()):
+                log.warning(
+                    "MQTT: message rejected: %s (%d bytes): %s",
+                    rejected.topic,
+                    rejected.size_bytes,
+                    rejected.reason,
+                )
+                self._sink(rejected)
+        else:
+            self._sink(received)
 
 
 class _RejectionLog:
-    """Logs rejected messages, but not a flood of them: a few lines a second, then how many were not shown."""
+    """What is logged and recorded of rejected messages: a few a second, then how many more there were. A flood
+    of garbage must fill neither the log nor the core's queue."""
 
     def __init__(self) -> None:
         self.count = 0
         self._second = 0
         self._in_second = 0
 
-    def add(self, rejected: MqttMessageRejected, now_s: float) -> None:
+    def add(self, rejected: MqttMessageRejected, now_s: float) -> list[MqttMessageRejected]:
+        """What to log and record now."""
+        shown = []
         self.count += 1
         if int(now_s) != self._second:
-            hidden = self._in_second - REJECTIONS_LOGGED_PER_SECOND
+            hidden = self._in_second - REJECTIONS_SHOWN_PER_SECOND
             if hidden > 0:
-                log.warning("MQTT: %d more messages rejected", hidden)
+                reason = f"{hidden} more messages rejected in a second"
+                shown.append(MqttMessageRejected(topic=rejected.topic, reason=reason, size_bytes=0))
             self._second = int(now_s)
             self._in_second = 0
         self._in_second += 1
-        if self._in_second <= REJECTIONS_LOGGED_PER_SECOND:
-            log.warning(
-                "MQTT: message rejected: %s (%d bytes): %s",
-                rejected.topic,
-                rejected.size_bytes,
-                rejected.reason,
-            )
+        if self._in_second <= REJECTIONS_SHOWN_PER_SECOND:
+            shown.append(rejected)
+        return shown

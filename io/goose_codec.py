@@ -52,6 +52,8 @@ class Refusal(Enum):
     UNSIGNED = "unsigned"
     BAD_HMAC = "bad_hmac"
     WRONG_CONNECTOR = "wrong_connector"
+    TOO_MANY = "too_many"
+    """More accepted replies in a second than a PSU sends: a captured one is being sent again and again."""
 
 
 class GooseError(Exception):

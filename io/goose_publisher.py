@@ -158,10 +158,16 @@ class GoosePublisher:
         self._core_turned_ns = self._monotonic_ns()
 
     def stop_power(self) -> None:
-        """The core is gone: say stop, at once, for every connector with power."""
+        """The core is gone, or too late: say stop, at once, for every connector with power, and let no power
+        request out any more."""
         with self._condition:
+            self._core_stalled = True
             self._stop_powered()
             self._condition.notify_all()
+
+    def core_silent_s(self) -> float:
+        """Seconds since the core finished a turn."""
+        return (self._monotonic_ns() - self._core_turned_ns) / 1e9
 
     def wait_sent(self, count: int, timeout_s: float) -> bool:
         """Wait until the present message of every connector that has one was sent `count` times; False if that

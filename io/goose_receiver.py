@@ -22,6 +22,8 @@ from .key_ring import KeyRing
 
 _KERNEL_QUEUE_FULL = "kernel_queue_full"
 _REPORT_INTERVAL_S = 1.0
+_ACCEPTED_PER_SECOND = 100
+"""A PSU sends a few for each connector: a new reply comes up to five times in 16 ms, then once a second."""
 _RETRY_S = 1.0
 
 _log = logging.getLogger("fusioncharger.goose")
@@ -93,6 +95,9 @@ class GooseReceiver:
         self._dropped: Counter[str] = Counter()
         self._report_due_s = math.inf
         """When the drops are to be reported, monotonic; inf: there are none."""
+        self._second = 0
+        self._accepted = 0
+        """Frames accepted in that second."""
         self._thread = threading.Thread(target=self._run, name="goose-receive", daemon=True)
 
     def start(self) -> None:
@@ -128,12 +133,22 @@ class GooseReceiver:
     def _take(self, frame: bytes) -> None:
         try:
             reply = self._acceptance.decide(frame)
+            self._count_accepted()
         except GooseError as error:
             if not self._dropped:
                 self._report_due_s = time.monotonic() + _REPORT_INTERVAL_S
             self._dropped[error.reason.value] += 1
         else:
             self._sink(reply)
+
+    def _count_accepted(self) -> None:
+        """GooseError if there were too many in this second: every one of them becomes an Input."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._accepted = second, 0
+        self._accepted += 1
+        if self._accepted > _ACCEPTED_PER_SECOND:
+            raise GooseError(Refusal.TOO_MANY)
 
     def _report_drops(self) -> None:
         lost = self._port.take_drop_count()

@@ -72,7 +72,8 @@ class KeyRing:
         """Keep what a write says of keys. The words without it, and the connectors that got a key by it.
 
         A partial write changes only those words of what this connection has written so far. An all-zero result
-        is no key: no connector got one, and the key that there was stays.
+        is no key: no connector got one, and the key that there was stays, because a stop request has to be
+        signed whatever the PSU writes.
         """
         parts = _key_parts(address, len(words))
         if not parts:

@@ -63,15 +63,12 @@ class AduStream:
         if len(self._buffer) - self._start < 6:
             return None
         protocol_id, length = struct.unpack_from(">HH", self._buffer, self._start + 2)
-        # The text leaves the id's value out: once a stream is out of step, it may be a piece of a key.
+        # The texts leave the values out: once a stream is out of step, they may be pieces of a key.
         if protocol_id != 0:
             msg = f"protocol id is not 0 in the MBAP header at byte {self._handed_out} of the stream"
             raise ModbusProtocolError(msg)
         if not 2 <= length <= 254:
-            msg = (
-                f"length is {length}, allowed are 2 to 254, in the MBAP header at byte "
-                f"{self._handed_out} of the stream"
-            )
+            msg = f"length is not 2 to 254 in the MBAP header at byte {self._handed_out} of the stream"
             raise ModbusProtocolError(msg)
         end = self._start + 6 + length
         if len(self._buffer) < end:

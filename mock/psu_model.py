@@ -30,6 +30,8 @@ KEY = bytes.fromhex(
 GRID_VOLTAGE_V = 230.0
 GRID_NOISE_V = 2.0
 MAX_CONNECTOR_NO = 12
+MAX_PUBLISHERS = 64
+RATED_POWER_W = 60_000.0
 _PUBLISH_NS = SECOND_NS * 9 // 10
 """Unchanged power is published once a second. The frames that trigger it come every second, some early."""
 
@@ -53,7 +55,7 @@ class _Demand(Struct):
     @property
     def power_w(self) -> float:
         power_w = self.voltage_v * self.current_a
-        return power_w if self.draws and math.isfinite(power_w) else 0.0
+        return min(power_w, RATED_POWER_W) if self.draws and math.isfinite(power_w) else 0.0
 
 
 class PsuModel:
@@ -64,8 +66,8 @@ class PsuModel:
         self._mac = mac
         self._noise = noise
         self._sessions: dict[int, DispenserSession] = {}
-        self._demands: dict[int, _Demand] = {}
-        """By global connector number."""
+        self._demands: dict[tuple[bytes, int], _Demand] = {}
+        """By source MAC and global connector number: two dispensers may use the same numbers."""
         self._energy_kwh = 0.0
         self._reply_st_num = 0
 
@@ -118,11 +120,13 @@ class PsuModel:
         number = message.connector_no
         if not 1 <= number <= MAX_CONNECTOR_NO:
             return [Observed("goose_dropped", {"reason": "wrong_connector", "connector_no": number})]
-        former = self._demands.get(number)
+        former = self._demands.get((src, number))
         if former is not None:
             self._settle(former, now_ns)
         demand = _demand(message, header, src, now_ns)
-        self._demands[number] = demand
+        if former is None and len(self._demands) >= MAX_PUBLISHERS:
+            del self._demands[next(iter(self._demands))]  # the oldest
+        self._demands[src, number] = demand
         is_repeat = former is not None and former.identity == demand.identity
         actions: list[Action] = [_observed(message, header, src, is_repeat=is_repeat)]
         actions += self._power(number, former, demand, now_ns)

@@ -163,11 +163,13 @@ class LogReader:
                     turn = self._turn(number + 1, topic, message)
                     number += 1
                 elif topic.startswith("out/"):
-                    turn = _with_output(turn, number, message)
+                    turn = _with_output(turn, number, topic, message)
                 elif topic == TOPICS[SegmentEnd.__name__]:
                     end = _note(message, SegmentEnd)
-                else:
+                elif topic == TOPICS[Gap.__name__]:
                     self.gap = _note(message, Gap)
+                else:
+                    raise _unknown(topic, message)
             if end is None:
                 damage = "the note that ends a segment is missing"
         except DamagedLogError as error:
@@ -256,13 +258,24 @@ class _FormatNumber(Struct):
 _input_decoder = msgspec.json.Decoder(AnyInput)
 
 
-def _with_output(turn: Turn | None, number: int, message: Message) -> Turn:
+def _with_output(turn: Turn | None, number: int, topic: str, message: Message) -> Turn:
     if turn is None or message.sequence != number % TURN_MODULUS:
         msg = f"an output of turn {message.sequence} stands after the input of turn {number}"
         raise DamagedLogError(msg)
-    intact = is_intact(message.data) and message.publish_time == turn.at_ns
+    intact = (
+        is_intact(message.data)
+        and message.publish_time == turn.at_ns
+        and topic == TOPICS.get(type_name(message.data), topic)
+    )
     outputs = (*turn.outputs, RecordedOutput(message.data, intact))
     return msgspec.structs.replace(turn, outputs=outputs)
+
+
+def _unknown(topic: str, message: Message) -> LogError:
+    """A record on a channel that there is not: a later version's, if it is whole and of an unknown kind."""
+    if is_intact(message.data) and type_name(message.data) not in TOPICS:
+        return UnsupportedFormatError(f"a record of an unknown kind: {topic}")
+    return DamagedLogError(f"a record stands on channel {topic!r}, where it does not belong")
 
 
 def _note(message: Message, note: type[N]) -> N:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -371,3 +372,8 @@ def rig(directory: Path, connectors: int = 1, settings: str = "") -> Iterator[Ri
             yield system
         finally:
             system.close()
+
+
+def utc_s(event: Event) -> float:
+    """When an event of the mock happened, UTC."""
+    return datetime.fromisoformat(event["utc"]).timestamp()

@@ -294,6 +294,17 @@ def test_send_errors_are_counted_logged_once_and_end(caplog):
     assert "Network is down" in caplog.text
 
 
+def test_once_the_power_was_stopped_none_leaves_any_more():
+    port = RecordingPort()
+    with publishing(port, key_ring(KEY)) as publisher:
+        publisher.issue(stop(st_num=1))
+        publisher.stop_power()
+        publisher.issue(power(st_num=2))
+        publisher.issue(stop(st_num=3))
+        assert publisher.wait_sent(5, 5)
+    assert all(isinstance(frame.message, StopRequest) for frame in port.decoded())
+
+
 def test_an_interface_that_is_gone_is_a_failure():
     failures: queue.SimpleQueue[str] = queue.SimpleQueue()
     port = RecordingPort()

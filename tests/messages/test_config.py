@@ -60,7 +60,7 @@ def test_defaults() -> None:
         ("modbus_timeout_s = nan" + CONNECTOR, "modbus_timeout_s: found nan; allowed: 1 to 120 s"),
         (
             "module_placeholder_allocation_timeout_s = inf" + CONNECTOR,
-            "module_placeholder_allocation_timeout_s: found inf; allowed: a finite number",
+            "module_placeholder_allocation_timeout_s: found inf; allowed: 0.001 to 3600 s",
         ),
         ("everest_timeout_s = 31" + CONNECTOR, "everest_timeout_s: found 31; allowed: 1 to 30 s"),
         ("send_secure_goose = 1" + CONNECTOR, "send_secure_goose: found 1; allowed: true or false"),
@@ -75,8 +75,15 @@ def test_defaults() -> None:
         ("telemetry_topic_prefix = 'a/'" + CONNECTOR, "an MQTT topic without a trailing slash, + or #"),
         ("telemetry_topic_prefix = 'a/#'" + CONNECTOR, "an MQTT topic without a trailing slash, + or #"),
         (CONNECTOR.replace("psu_1", "a/b"), "connectors[1].power_supply_DC: found 'a/b'; allowed: an EVerest"),
-        (CONNECTOR.replace("100", "0"), "connectors[1].max_export_current_A: found 0; allowed: more than 0 A"),
-        (CONNECTOR.replace("100", "inf"), "connectors[1].max_export_current_A: found inf; allowed: a finite"),
+        (
+            CONNECTOR.replace("100", "0"),
+            "connectors[1].max_export_current_A: found 0; allowed: more than 0, up to 10000 A",
+        ),
+        (CONNECTOR.replace("100", "nan"), "connectors[1].max_export_current_A: found nan; allowed: "),
+        (
+            CONNECTOR.replace("100", "inf"),
+            "connectors[1].max_export_current_A: found inf; allowed: more than 0",
+        ),
         (
             CONNECTOR.replace('power_supply_DC = "psu_1"', ""),
             "site.toml: connectors[1].power_supply_DC is missing; needed: an EVerest module id",

@@ -2,16 +2,11 @@
 
 import statistics
 import time
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 from requirements import require_program
-from rig import Rig, rig
-
-
-def utc_s(event: dict[str, str]) -> float:
-    return datetime.fromisoformat(event["utc"]).timestamp()
+from rig import Rig, rig, utc_s
 
 
 def session(system: Rig, connector: int) -> None:
