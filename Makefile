@@ -3,7 +3,7 @@
 # make lint   ruff, mypy, import-linter
 # make bench  the figures of docs/performance.md
 #
-# Each target sets up what it needs in .venv, from requirements.txt (versions and hashes).
+# Each target sets up what it needs in .venv, from requirements-dev.txt (versions and hashes).
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,9 +15,9 @@ PYTEST_ARGS ?=
 setup: $(VENV)/.installed
 
 # Debian's python3 comes without ensurepip; python3-venv brings it.
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "fusioncharger needs Python 3.11 or newer: $$($(PYTHON) --version)"; exit 1; }
+	  { echo "fusioncharger needs Python 3.11 or newer as $(PYTHON)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "Installing python3-venv, which creates the virtual environment"; \
@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements.txt
 	    echo "python3 lacks the venv module. Install it first: sudo apt-get install python3-venv"; exit 1; \
 	  fi
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
