@@ -37,8 +37,8 @@ from .connector_state import (
     ConnectorState,
     Setpoint,
     as_f32,
+    changed_datapoints,
     content,
-    datapoints,
     faults,
     registers,
 )
@@ -342,8 +342,7 @@ class Connector(CoreActor[ConnectorState]):
             self.emit(output)
 
     def _push_datapoints(self, before: ConnectorState, now: ConnectorState) -> None:
-        old = datapoints(before)
-        changed = {key: value for key, value in datapoints(now).items() if old[key] != value}
+        changed = changed_datapoints(before, now)
         if changed:
             topic = to_psu_topic(self._global_number)
             self.tell(TELEMETRY_PUBLISHER, DatapointsChanged(topic=topic, values=changed))

@@ -149,14 +149,24 @@ def faults(state: ConnectorState) -> tuple[Fault, ...]:
     return tuple(found)
 
 
-def datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
-    """The telemetry values that follow from the state (behaviour.md §7, connector/N/dispenser_to_psu)."""
+def changed_datapoints(before: ConnectorState | None, now: ConnectorState) -> dict[str, TelemetryValue]:
+    """The telemetry values that follow from the state (behaviour.md §7, connector/N/dispenser_to_psu): those
+    that differ from the ones before, or all."""
+    old = _datapoints(before) if before is not None else {}
+    return {
+        key: shortest_f32(value) if isinstance(value, float) else value
+        for key, value in _datapoints(now).items()
+        if key not in old or old[key] != value
+    }
+
+
+def _datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
     request = state.last_request
     now = applied(state)
     return {
         "bsp_event": state.bsp_event.value if state.bsp_event else None,
         "everest_mode": request.mode.value if request else None,
         "everest_phase": request.charging_phase.value if request else None,
-        "export_voltage": shortest_f32(now.voltage_v),
-        "export_current": shortest_f32(now.current_a),
+        "export_voltage": now.voltage_v,
+        "export_current": now.current_a,
     }

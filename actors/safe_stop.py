@@ -36,7 +36,7 @@ from ..messages.types import BspEvent, ChargingEvent, ConnectorPhase, Level, Mod
 from ..telemetry.datapoints import ALARMS_TOPIC, CONTACTOR_FAULT_KEY, psu_values_unknown, to_psu_topic
 from .connector import ALLOCATION_TIMER
 from .connector_outputs import error_changes, goose_output, next_st_num
-from .connector_state import STOP, ConnectorState, datapoints, faults, registers
+from .connector_state import STOP, ConnectorState, changed_datapoints, faults, registers
 from .dispenser_alarms import DispenserAlarmsState, alarms, with_error
 from .names import DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER, connector_name
 from .psu_link_state import (
@@ -174,7 +174,7 @@ class _SafeStop:
         self._set_registers({f"{number}/{register}": value for register, value in registers(now).items()})
         if before.phase is not now.phase:
             self._set_charging_event(number)
-        self._set_datapoints(to_psu_topic(self._connector_nos[number - 1]), datapoints(now))
+        self._set_datapoints(to_psu_topic(self._connector_nos[number - 1]), changed_datapoints(None, now))
 
     def _bsp_event(self, number: int) -> BspEvent | None:
         match self._message:
