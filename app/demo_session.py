@@ -34,7 +34,7 @@ def play(output: Path, network: GooseNetwork) -> int:
     narrator = Narrator(console)
     started_at = time.monotonic()
     console.print("[bold]fusioncharger demo[/]: two cars charge at a power unit that is software")
-    console.print(f"GOOSE: {escape(network.explanation)}", highlight=False)
+    console.print(f"GOOSE: {escape(network.explanation)}", highlight=False, soft_wrap=not console.is_terminal)
     processes = Processes(output)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(processes.end_all)

@@ -32,19 +32,27 @@ class Narrator:
     def chapter(self, title: str, explanation: str) -> None:
         """A new part of the story."""
         self._console.print()
-        self._console.print(f"[bold cyan]{escape(title)}[/]", highlight=False)
-        self._console.print(f"[dim]{escape(explanation)}[/]", highlight=False)
+        self._console.print(
+            f"[bold cyan]{escape(title)}[/]", highlight=False, soft_wrap=not self._console.is_terminal
+        )
+        self._console.print(
+            f"[dim]{escape(explanation)}[/]", highlight=False, soft_wrap=not self._console.is_terminal
+        )
 
     def says(self, who: str, what: str) -> None:
         """Someone acts."""
-        self._console.print(f"  [yellow]{who:>8}[/] {escape(what)}", highlight=False)
+        self._console.print(
+            f"  [yellow]{who:>8}[/] {escape(what)}", highlight=False, soft_wrap=not self._console.is_terminal
+        )
 
     def check(self, expectation: str, find: Callable[[], bool]) -> None:
         """Waits for what has to happen. ExpectationError if it does not."""
         with self._console.status(f"waiting: {escape(expectation)}"):
             holds = find()
         mark = "[bold green]✓[/]" if holds else "[bold red]✗[/]"
-        self._console.print(f"         {mark} {escape(expectation)}", highlight=False)
+        self._console.print(
+            f"         {mark} {escape(expectation)}", highlight=False, soft_wrap=not self._console.is_terminal
+        )
         if not holds:
             raise ExpectationError(expectation)
         self.held += 1

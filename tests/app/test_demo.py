@@ -66,7 +66,7 @@ def test_sigterm_ends_everything_that_was_started(tmp_path):
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda _name: None)
     assert demo.demo_command(arguments("--output", str(tmp_path))) == 2
-    assert 'pip install "fusioncharger[demo]"' in capsys.readouterr().err
+    assert "make demo" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):

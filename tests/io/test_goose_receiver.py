@@ -118,6 +118,20 @@ def test_replies_go_to_the_sink_and_drops_are_counted():
         assert inputs.get(timeout=5) == GooseFramesDropped(counts={"undecodable": 1})
 
 
+def test_a_reply_sent_again_and_again_does_not_flood_the_core():
+    port = RecordingPort()
+    frames = 1000
+    with receiving(port) as inputs:
+        for _ in range(frames):
+            port.put(frame_of(reply(5), KEY))
+        received = [inputs.get(timeout=5)]
+        while not isinstance(received[-1], GooseFramesDropped):
+            received.append(inputs.get(timeout=5))
+    accepted = len(received) - 1
+    assert received[-1] == GooseFramesDropped(counts={"too_many": frames - accepted})
+    assert 100 <= accepted <= 300  # 100 in each second that was touched
+
+
 def test_frames_that_the_kernel_dropped_are_in_the_report():
     port = RecordingPort()
     port.take_drop_count = lambda: 17  # type: ignore[method-assign]

@@ -169,9 +169,9 @@ def test_largest_read_and_write_are_taken() -> None:
     ("header", "text"),
     [
         ("0001 0001 0006", "protocol id is not 0"),
-        ("0001 0000 0000", "length is not 2 to 254 in"),
-        ("0001 0000 0001", "length is not 2 to 254 in"),
-        ("0001 0000 00ff", "length is not 2 to 254 in"),
+        ("0001 0000 0000", "length is not 2 to 254"),
+        ("0001 0000 0001", "length is not 2 to 254"),
+        ("0001 0000 00ff", "length is not 2 to 254"),
     ],
 )
 def test_protocol_error_says_what_and_where_after_what_came_before(header: str, text: str) -> None:

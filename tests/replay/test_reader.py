@@ -231,6 +231,21 @@ def test_garbage_behind_the_magic_is_damage_or_no_log(scratch: Path, garbage: by
     assert exit_code(scratch, b"\x89MCAP0\r\n" + garbage) in (USAGE, DAMAGED)
 
 
+def test_a_record_on_another_channel_is_damage(whole: bytes, scratch: Path) -> None:
+    """A channel's topic is not under a checksum of its own: its messages' tags tell."""
+    for topic, other in (
+        (b"in/everest/Heartbeat", b"xn/everest/Heartbeat"),
+        (b"out/goose/Power", b"out/goosf/Power"),
+    ):
+        assert topic in whole
+        scratch.write_bytes(whole.replace(topic, other))
+        with read_log(scratch) as log:
+            turns = list(log.turns())
+        assert log.ending is not None
+        altered = not all(output.intact for turn in turns for output in turn.outputs)
+        assert altered or log.ending.kind is EndKind.DAMAGED
+
+
 def test_an_unknown_input_of_a_later_version_is_not_supported(whole: bytes, scratch: Path) -> None:
     """Same length, own checksum: as a later version would have written it."""
     scratch.write_bytes(renamed(whole, b"HeartbeatReceived", b"HeartbeatReplaced"))

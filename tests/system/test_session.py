@@ -67,7 +67,7 @@ def test_four_connectors_at_once(tmp_path: Path) -> None:
             system.everest.bsp(connector, "B")
         for connector in (1, 2, 3, 4):
             system.wait_key(connector, after=mark)
-            system.start_power(connector, 400 + connector, 10)
+            system.start_power(connector, 300 + connector, 10)
         for connector in (1, 2, 3, 4):
             session(system, connector)
         # Each connector is a publisher of its own: its stNum goes up by one from message to message.
