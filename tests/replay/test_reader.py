@@ -235,7 +235,7 @@ def test_a_record_on_another_channel_is_damage(whole: bytes, scratch: Path) -> N
     """A channel's topic is not under a checksum of its own: its messages' tags tell."""
     for topic, other in (
         (b"in/everest/Heartbeat", b"xn/everest/Heartbeat"),
-        (b"out/goose/Power", b"out/goosf/Power"),
+        (b"out/everest/Mode", b"out/everesu/Mode"),
     ):
         assert topic in whole
         scratch.write_bytes(whole.replace(topic, other))
