@@ -25,6 +25,16 @@ def board_id(connector: int) -> str:
     return f"board_{connector}"
 
 
+def monitor_id(connector: int) -> str:
+    """Module id of the connector's isolation_monitor_API."""
+    return f"monitor_{connector}"
+
+
+def meter_id(connector: int) -> str:
+    """Module id of the connector's powermeter_API."""
+    return f"meter_{connector}"
+
+
 class Everest:
     """Everything is published with QoS 1; what is heard is kept by topic, the newest only."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from .demo_everest import TELEMETRY_PREFIX, Everest, board_id, power_supply_id
+from .demo_everest import TELEMETRY_PREFIX, Everest, board_id, meter_id, monitor_id, power_supply_id
 from .demo_network import GooseNetwork
 from .demo_processes import Processes, PsuView, free_port, wait_until_accepting
 from .demo_story import CONNECTORS, ExpectationError, Narrator, Session
@@ -123,6 +123,8 @@ max_export_current_A = 100.0
 max_export_power_W = 60000.0
 power_supply_DC = "{power_supply_id(connector)}"
 evse_board_support = "{board_id(connector)}"
+isolation_monitor = "{monitor_id(connector)}"
+powermeter = "{meter_id(connector)}"
 """
         for connector in CONNECTORS
     ]

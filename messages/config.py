@@ -6,7 +6,7 @@
 import difflib
 import re
 import tomllib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -52,10 +52,17 @@ class ConnectorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_export_current_A: Current  # noqa: N815 - unit as EVerest writes it
     max_export_power_W: Power  # noqa: N815
     power_supply_DC: ModuleId  # noqa: N815 - the API's name
-    evse_board_support: ModuleId
+    evse_board_support: OptionalModuleId = ""
     isolation_monitor: OptionalModuleId = ""
     over_voltage_monitor: OptionalModuleId = ""
     powermeter: OptionalModuleId = ""
+    evse_manager: OptionalModuleId = ""
+    """An evse_manager_consumer_API, for devices that are built into EVerest (behaviour.md §8.3)."""
+
+    @property
+    def measures_isolation(self) -> bool:
+        """Whether something tells the isolation monitor's voltage."""
+        return bool(self.isolation_monitor or self.evse_manager)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +76,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     psu_ca_cert: str = ""
     client_cert: str = ""
     client_key: str = ""
+    psu_cert_hostname: str = ""
+    """The host name that the PSU's certificate has to be for; "": not checked (protocol.md §2.3)."""
     module_placeholder_allocation_timeout_s: AllocationTimeout = 5.0
     modbus_timeout_s: Annotated[float, Meta(ge=1, le=120)] = 60.0
     esn: Annotated[str, Meta(max_length=22, pattern=r"^[\x20-\x7e]*$")] = "0000000000000000"
@@ -80,23 +89,23 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     telemetry_topic_prefix: Annotated[str, Meta(pattern=r"^([^+#\x00]*[^+#/\x00])?$")] = ""
     HACK_publish_requested_voltage_current: bool = False
     HACK_use_ovm_while_cable_check: bool = False
-    upstream_voltage_source: str = "IMD"
+    upstream_voltage_source: Literal["IMD", "OVM"] = "IMD"
     protocol_version: Version = 1
     hardware_version: Version = 1
     software_version: Annotated[str, Meta(max_length=48, pattern=r"^[\x20-\x7e]*$")] = ""
     """"" stands for the package's version."""
     everest_timeout_s: Annotated[float, Meta(ge=1, le=30)] = 5.0
+    error_history: OptionalModuleId = ""
+    """An error_history_consumer_API: the errors of boards that are built into EVerest (behaviour.md §8.3)."""
     mqtt: MqttConfig = MqttConfig()
     journal: JournalConfig = JournalConfig()
 
+    def has_meter(self, connector: ConnectorConfig) -> bool:
+        """Whether a car-side power meter is taken for the connector. The one behind evse_manager is not, where
+        HACK_publish_requested_voltage_current says that there is none."""
+        by_manager = bool(connector.evse_manager) and not self.HACK_publish_requested_voltage_current
+        return bool(connector.powermeter) or by_manager
 
-# What the settings of later versions may say in this one: their default. Saying so beats ignoring them.
-_NOT_YET = {
-    "tls_enabled": False,
-    "HACK_publish_requested_voltage_current": False,
-    "HACK_use_ovm_while_cable_check": False,
-    "upstream_voltage_source": "IMD",
-}
 
 # Said instead of a regular expression, or of one bound of a range.
 _ALLOWED = {
@@ -117,7 +126,10 @@ _ALLOWED = {
     "telemetry_topic_prefix": "an MQTT topic without a trailing slash, + or #",
     "topic_prefix": "the beginning of an MQTT topic, without + or #",
     "power_supply_DC": "an EVerest module id (not empty, no /, + or #)",
-    "evse_board_support": "an EVerest module id (not empty, no /, + or #)",
+    "evse_board_support": "an EVerest module id (no /, + or #)",
+    "evse_manager": "an EVerest module id (no /, + or #)",
+    "error_history": "an EVerest module id (no /, + or #)",
+    "upstream_voltage_source": '"IMD" (isolation monitor) or "OVM" (over-voltage monitor)',
     "isolation_monitor": "an EVerest module id (no /, + or #)",
     "over_voltage_monitor": "an EVerest module id (no /, + or #)",
     "powermeter": "an EVerest module id (no /, + or #)",
@@ -206,31 +218,87 @@ def _explain(error: str, table: dict[str, Any]) -> str:
     return f"{shown}: found {_as_toml(found)}; allowed: {allowed}"
 
 
+_DEVICES = (
+    "power_supply_DC",
+    "evse_board_support",
+    "isolation_monitor",
+    "over_voltage_monitor",
+    "powermeter",
+    "evse_manager",
+)
+
+
 def _contradictions(config: Config) -> list[str]:
     """What is wrong although every single value is allowed."""
+    return [*_used_twice(config), *_missing_devices(config), *_missing_certificates(config)]
+
+
+def _used_twice(config: Config) -> list[str]:
+    """Numbers and modules that two connectors claim."""
     problems: list[str] = []
-    seen: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     ids: dict[tuple[str, str], int] = {}
     for n, connector in enumerate(config.connectors, 1):
         number = connector.global_connector_number
-        if number in seen:
+        if number in numbers:
             problems.append(
-                f"connectors[{n}].global_connector_number: found {number}, which connectors[{seen[number]}] "
+                f"connectors[{n}].global_connector_number: found {number}, which connectors[{numbers[number]}] "
                 "has already; allowed: 1 to 12, each once"
             )
-        seen.setdefault(number, n)
-        for api in ("power_supply_DC", "evse_board_support"):
+        numbers.setdefault(number, n)
+        for api in _DEVICES:
             module_id = getattr(connector, api)
-            if (api, module_id) in ids:
+            if module_id and (api, module_id) in ids:
                 problems.append(
                     f"connectors[{n}].{api}: found {module_id!r}, which connectors[{ids[api, module_id]}] "
                     "has already; allowed: a module of its own for each connector"
                 )
             ids.setdefault((api, module_id), n)
-    for key, default in _NOT_YET.items():
-        if getattr(config, key) != default:
-            problems.append(
-                f"{key}: found {_as_toml(getattr(config, key))}; this version has only {_as_toml(default)} "
-                "(see docs/configuration.md)"
-            )
     return problems
+
+
+def _missing_devices(config: Config) -> list[str]:
+    """Measurements and events that a setting calls for and no device gives (behaviour.md §5, §8.3)."""
+    problems: list[str] = []
+    for n, connector in enumerate(config.connectors, 1):
+        where = f"connectors[{n}]"
+        if not connector.evse_board_support and not connector.evse_manager:
+            problems.append(
+                f"{where}: evse_board_support is missing (or evse_manager, for a board that is built into "
+                "EVerest); without it no car is ever seen"
+            )
+        if config.error_history and not connector.evse_board_support:
+            problems.append(
+                f"{where}: evse_board_support is missing; needed to know which of error_history's errors are "
+                "this connector's: the module id of its board"
+            )
+        if config.upstream_voltage_source == "IMD" and not connector.measures_isolation:
+            problems.append(
+                f'{where}: isolation_monitor is missing; upstream_voltage_source = "IMD" needs one (or an '
+                "evse_manager) for every connector"
+            )
+        if config.upstream_voltage_source == "OVM" and not connector.over_voltage_monitor:
+            problems.append(
+                f'{where}: over_voltage_monitor is missing; upstream_voltage_source = "OVM" needs one for '
+                "every connector"
+            )
+        if config.HACK_use_ovm_while_cable_check and not connector.over_voltage_monitor:
+            problems.append(
+                f"{where}: over_voltage_monitor is missing; HACK_use_ovm_while_cable_check needs one for every "
+                "connector"
+            )
+    metered = [config.has_meter(connector) for connector in config.connectors]
+    if any(metered) and not all(metered):
+        without = ", ".join(f"connectors[{n}]" for n, has in enumerate(metered, 1) if not has)
+        problems.append(f"powermeter is missing in {without}; allowed: for all connectors or for none")
+    return problems
+
+
+def _missing_certificates(config: Config) -> list[str]:
+    if not config.tls_enabled:
+        return []
+    return [
+        f"{key} is missing; tls_enabled = true needs it (PEM file; `fusioncharger certs DIR` makes a set)"
+        for key in ("psu_ca_cert", "client_cert", "client_key")
+        if not getattr(config, key)
+    ]

@@ -33,6 +33,15 @@ class Input(Struct, frozen=True, kw_only=True, tag=True):
 # --- the driver itself -------------------------------------------------------------------------------------
 
 
+class BspError(Struct, frozen=True):
+    """An error that a connector's board support has raised and not cleared (behaviour.md §6)."""
+
+    connector: int
+    error_type: str
+    """Without a namespace: MREC8EmergencyStop."""
+    sub_type: str = ""
+
+
 class Started(Input, frozen=True):
     """First Input of every process: what the core must know of the world it starts in."""
 
@@ -40,6 +49,10 @@ class Started(Input, frozen=True):
     """UTC minus monotonic time since start, ns."""
     goose_mac: bytes
     """The dispenser's own MAC on the GOOSE interface, 6 bytes (register 0x114D)."""
+    restored_errors: tuple[BspError, ...] = ()
+    """What the former process knew when it ended, from its journal: boards do not repeat their errors."""
+    restored_from: str = ""
+    """Name of that journal."""
 
 
 class ShutdownRequested(Input, frozen=True):
@@ -309,6 +322,57 @@ class BspErrorCleared(Input, frozen=True):
     sub_type: str
 
 
+class ActiveErrorsReceived(Input, frozen=True):
+    """The reply to ActiveErrorsRequested: all errors that the connectors' board supports have now
+    (behaviour.md §8.3)."""
+
+    group: ClassVar[str] = "bsp"
+
+    errors: tuple[BspError, ...]
+
+
+class SessionEventReceived(Input, frozen=True):
+    """e2m/session_event of the connector's evse_manager: the car, where no board support says so."""
+
+    group: ClassVar[str] = "bsp"
+
+    connector: int
+    event: str
+    """EVerest's SessionEventEnum: SessionStarted, TransactionStarted, SessionFinished, …"""
+    reason: str = ""
+    """Of SessionStarted: EVConnected or Authorized."""
+
+
+class IsolationMeasured(Input, frozen=True):
+    """m2e/isolation_measurement of the isolation monitor, or e2m/isolation_measurement of evse_manager."""
+
+    group: ClassVar[str] = "device"
+
+    connector: int
+    voltage_v: float
+    """0 if the measurement has none. Finite."""
+
+
+class OverVoltageMeasured(Input, frozen=True):
+    """m2e/voltage_measurement_V of the over-voltage monitor."""
+
+    group: ClassVar[str] = "device"
+
+    connector: int
+    voltage_v: float
+
+
+class PowermeterMeasured(Input, frozen=True):
+    """m2e/powermeter_values of the car-side power meter, or e2m/powermeter of evse_manager: its DC values."""
+
+    group: ClassVar[str] = "device"
+
+    connector: int
+    voltage_v: float
+    """0 if missing. Finite."""
+    current_a: float
+
+
 AnyInput = (
     Started
     | ShutdownRequested
@@ -336,4 +400,9 @@ AnyInput = (
     | BspEventReceived
     | BspErrorRaised
     | BspErrorCleared
+    | ActiveErrorsReceived
+    | SessionEventReceived
+    | IsolationMeasured
+    | OverVoltageMeasured
+    | PowermeterMeasured
 )

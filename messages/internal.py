@@ -47,6 +47,40 @@ class PsuForgotten(Internal, frozen=True):
     connection: int
 
 
+class PsuRunningModeChanged(Internal, frozen=True):
+    """To the connectors: the PSU reported its running mode (register 0x2006), another than before."""
+
+    connection: int
+    mode: int
+
+
+class Ratings(Struct, frozen=True):
+    """What the PSU can give a connector: finite, exactly as the f32 registers say, 0 where they say nothing."""
+
+    max_voltage_v: float = 0.0
+    min_voltage_v: float = 0.0
+    max_current_a: float = 0.0
+    min_current_a: float = 0.0
+    max_power_w: float = 0.0
+
+
+class RatingsChanged(Internal, frozen=True):
+    """To a connector: its ratings (registers 0x2100..0x2107, 0x212D)."""
+
+    ratings: Ratings
+
+
+class PsuAlarmsChanged(Internal, frozen=True):
+    """To the connectors: all PSU alarm registers that are not 0 (0x4000 and up)."""
+
+    alarms: dict[str, int]
+    """Register key (`PowerUnit/Water`) to value, in the registers' order."""
+
+
+class EverestSynchronised(Internal, frozen=True):
+    """To DispenserAlarms: EVerest was told everything, for it is new or may have missed something."""
+
+
 class SecondPassed(Internal, frozen=True):
     """To the connectors: once a second."""
 

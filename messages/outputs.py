@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from .everest import Capabilities
 from .types import Level, Mode, PowerRequestMode, RequirementType, StopReason
 
 TelemetryValue = float | int | str | bool | None
@@ -240,6 +241,31 @@ class CommunicationChecked(Output, frozen=True):
     connector: int
 
 
+class CapabilitiesPublished(Output, frozen=True):
+    """m2e/capabilities (behaviour.md §4)."""
+
+    group: ClassVar[str] = "everest"
+
+    connector: int
+    capabilities: Capabilities
+
+
+class VoltageCurrentPublished(Output, frozen=True):
+    """m2e/voltage_current: what is measured at the car (behaviour.md §5)."""
+
+    group: ClassVar[str] = "everest"
+
+    connector: int
+    voltage_v: float
+    current_a: float
+
+
+class ActiveErrorsRequested(Output, frozen=True):
+    """m2e/active_errors of error_history: ask for ActiveErrorsReceived (behaviour.md §8.3)."""
+
+    group: ClassVar[str] = "everest"
+
+
 class TelemetryPublished(Output, frozen=True):
     """A telemetry object that changed (behaviour.md §7). `topic` is without the prefix."""
 
@@ -269,5 +295,8 @@ AnyOutput = (
     | ErrorRaised
     | ErrorCleared
     | CommunicationChecked
+    | CapabilitiesPublished
+    | VoltageCurrentPublished
+    | ActiveErrorsRequested
     | TelemetryPublished
 )

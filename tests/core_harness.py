@@ -18,7 +18,9 @@ UTC_OFFSET_NS = 1_795_405_582_000_000_000
 SECOND_NS = 1_000_000_000
 
 
-def make_config(connectors: int = 1, settings: str = "", first_global: int = 5) -> Config:
+def make_config(
+    connectors: int = 1, settings: str = "", first_global: int = 5, *, no_meter: bool = False
+) -> Config:
     """A configuration whose connectors have the global numbers 5, 6, …"""
     tables = "".join(
         f"""
@@ -28,6 +30,9 @@ def make_config(connectors: int = 1, settings: str = "", first_global: int = 5) 
         max_export_power_W = 60000
         power_supply_DC = "psu_{n + 1}"
         evse_board_support = "bsp_{n + 1}"
+        isolation_monitor = "imd_{n + 1}"
+        over_voltage_monitor = "ovm_{n + 1}"
+        {"" if no_meter else f'powermeter = "meter_{n + 1}"'}
         """
         for n in range(connectors)
     )

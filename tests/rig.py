@@ -231,6 +231,8 @@ max_export_current_A = 100
 max_export_power_W = 60000
 power_supply_DC = "psu_{n}"
 evse_board_support = "bsp_{n}"
+isolation_monitor = "imd_{n}"
+powermeter = "meter_{n}"
 """
             for n in range(1, self.connectors + 1)
         )

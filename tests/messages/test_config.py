@@ -10,6 +10,7 @@ max_export_current_A = 100
 max_export_power_W = 60000.0
 power_supply_DC = "psu_1"
 evse_board_support = "bsp_1"
+isolation_monitor = "imd_1"
 """
 SECOND = CONNECTOR.replace("= 1\n", "= 2\n").replace("_1", "_2")
 
@@ -93,8 +94,37 @@ def test_defaults() -> None:
             "connectors[2].global_connector_number: found 1, which connectors[1] has already",
         ),
         (CONNECTOR + SECOND.replace("psu_2", "psu_1"), "connectors[2].power_supply_DC: found 'psu_1', which"),
-        ("tls_enabled = true" + CONNECTOR, "tls_enabled: found true; this version has only false"),
-        ("upstream_voltage_source = 'OVM'" + CONNECTOR, "found 'OVM'; this version has only 'IMD'"),
+        ("tls_enabled = true" + CONNECTOR, "client_key is missing; tls_enabled = true needs it"),
+        (
+            "upstream_voltage_source = 'OVM'" + CONNECTOR,
+            "connectors[1]: over_voltage_monitor is missing; upstream_voltage_source",
+        ),
+        ("upstream_voltage_source = 'ovm'" + CONNECTOR, "found 'ovm'; allowed: \"IMD\" (isolation monitor) or"),
+        (
+            "HACK_use_ovm_while_cable_check = true" + CONNECTOR,
+            "connectors[1]: over_voltage_monitor is missing; HACK_use_ovm_while_cable_check",
+        ),
+        (
+            CONNECTOR.replace('isolation_monitor = "imd_1"', ""),
+            "connectors[1]: isolation_monitor is missing; upstream_voltage_source",
+        ),
+        (
+            CONNECTOR.replace("evse_board_support", "evse_manager") + "[mqtt]\nport = 0",
+            "mqtt.port: found 0",
+        ),
+        (
+            CONNECTOR.replace('evse_board_support = "bsp_1"', ""),
+            "connectors[1]: evse_board_support is missing (or evse_manager",
+        ),
+        (
+            'error_history = "errors"' + CONNECTOR.replace("evse_board_support", "evse_manager"),
+            "connectors[1]: evse_board_support is missing; needed to know which of error_history's errors",
+        ),
+        (
+            CONNECTOR + 'powermeter = "meter_1"\n' + SECOND,
+            "powermeter is missing in connectors[2]; allowed: for all connectors or for none",
+        ),
+        (CONNECTOR + SECOND.replace("imd_2", "imd_1"), "connectors[2].isolation_monitor: found 'imd_1', which"),
     ],
     ids=str,
 )
