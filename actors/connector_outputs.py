@@ -6,8 +6,20 @@ Pure functions, used by the connector at the end of a turn and by the safe stop,
 from collections.abc import Iterable
 
 from ..messages.outputs import ErrorCleared, ErrorRaised, PowerRequested, StopRequested
-from ..messages.types import PowerRequestMode, StopReason
-from .connector_state import CATALOGUE, ConnectorState, Content, Fault
+from ..messages.types import PowerRequestMode, PsuRunningMode, StopReason
+from .capabilities import are_received
+from .connector_errors import (
+    ALLOCATION_FAILED,
+    CAPABILITIES_NOT_RECEIVED,
+    CATALOGUE,
+    COMMUNICATION_FAULT,
+    INTERNAL_ERROR,
+    JOURNAL_UNAVAILABLE,
+    PSU_NOT_RUNNING,
+    Fault,
+    alarm_fault,
+)
+from .connector_state import ConnectorState, Content
 
 ST_NUM_MAX = 0xFFFFFFFF
 
@@ -41,6 +53,25 @@ def goose_output(
         voltage_v=wanted.voltage_v,
         current_a=wanted.current_a,
     )
+
+
+def faults(state: ConnectorState) -> tuple[Fault, ...]:
+    """The errors that have to be raised now, in the catalogue's order (behaviour.md §3)."""
+    found = []
+    if not state.link_ready or (state.resuming and not state.resume_overdue):
+        found.append(Fault(*COMMUNICATION_FAULT, "Communication error"))
+    if state.psu_running_mode != PsuRunningMode.RUNNING:
+        found.append(Fault(*PSU_NOT_RUNNING, "The power unit is not running"))
+    if not are_received(state.capabilities):
+        found.append(Fault(*CAPABILITIES_NOT_RECEIVED, "The power unit's ratings are not received"))
+    if state.internal_error:
+        found.append(Fault(*INTERNAL_ERROR, state.internal_error))
+    if state.allocation_failed:
+        found.append(Fault(*ALLOCATION_FAILED, "Module placeholder allocation failed"))
+    if state.journal_lost:
+        found.append(Fault(*JOURNAL_UNAVAILABLE, state.journal_lost))
+    found += [alarm_fault(key, value) for key, value in state.psu_alarms.items()]
+    return tuple(found)
 
 
 def error_changes(

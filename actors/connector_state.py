@@ -4,10 +4,13 @@ Everything here is a pure function of the state, so the connector's handlers onl
 end of a turn compares what followed from it before with what follows now (actors/connector.py).
 """
 
+from typing import Any
+
 from msgspec import Struct
 
-from ..messages.everest import ModeRequest
-from ..messages.goose import bits_of_float, float_of_bits
+from ..messages.config import Config
+from ..messages.everest import Capabilities, ModeRequest
+from ..messages.goose import bits_of_float
 from ..messages.outputs import TelemetryValue
 from ..messages.types import (
     BspEvent,
@@ -18,18 +21,11 @@ from ..messages.types import (
     RequirementType,
 )
 from ..telemetry.units import shortest_f32
-from .connector_table import outward
+from .capabilities import NO_POWER, Setpoint, clamped, nothing_received
+from .connector_errors import Fault
+from .connector_table import NO_CAR, outward
+from .measurements import Measurements
 from .runtime import ActorState
-
-
-class Setpoint(Struct, frozen=True):
-    """What EVerest commanded; not negative, finite, exactly representable as f32."""
-
-    voltage_v: float
-    current_a: float
-
-
-NO_POWER = Setpoint(0.0, 0.0)
 
 
 class Content(Struct, frozen=True):
@@ -42,14 +38,6 @@ class Content(Struct, frozen=True):
 
 
 STOP = Content(None)
-
-
-class Fault(Struct, frozen=True):
-    """An error towards EVerest (behaviour.md §3)."""
-
-    error_type: str
-    sub_type: str
-    message: str
 
 
 class ConnectorState(ActorState, frozen=True, kw_only=True):
@@ -80,12 +68,31 @@ class ConnectorState(ActorState, frozen=True, kw_only=True):
     reissue: bool = False
     """Issue a GOOSE message in this turn, even with the content it has already."""
 
+    link_ready: bool = False
+    psu_running_mode: int | None = None
+    """Register 0x2006; None: not received on this connection."""
+    psu_alarms: dict[str, int] = {}
+    """PSU alarm registers that are not 0."""
+    capabilities: Capabilities = Capabilities()
+    first_key_connection: int = 0
+    """The connection that has had its first-key cycle."""
+    resuming: bool = False
+    """The link failed in mid-charge: the connector is on its way back to Running (behaviour.md §2)."""
+    resume_overdue: bool = False
+    """It took too long: no CommunicationFault for it any more."""
+    off_while_resuming: bool = False
+    """EVerest wants Off: Completed as soon as the key is there."""
+
+    measured: Measurements = Measurements()
+
     allocation_failed: bool = False
     internal_error: str = ""
     """Exception type of a failed turn, until the next session reaches Running."""
     journal_lost: str = ""
     raised: tuple[Fault, ...] = ()
     """Errors as EVerest was told."""
+    capabilities_told: Capabilities | None = None
+    """Capabilities as EVerest was told."""
 
     everest_lost: bool = False
     heartbeat_seen: bool = False
@@ -97,14 +104,30 @@ class ConnectorState(ActorState, frozen=True, kw_only=True):
     """At the next heartbeat EVerest is told everything (behaviour.md §8.2)."""
 
 
-def as_f32(value: float) -> float:
-    """The nearest f32. OverflowError if it is too large for one."""
-    return float_of_bits(bits_of_float(value + 0.0))  # + 0.0: no negative zero on the wire
+def initial_state(config: Config, number: int) -> ConnectorState:
+    """As it is before the first Input; `number` is the local one."""
+    return ConnectorState(capabilities=nothing_received(config.connectors[number - 1]))
+
+
+def without_link(nothing: Capabilities) -> dict[str, Any]:
+    """Fields that change with the link's failing: what the PSU said is forgotten (behaviour.md §2)."""
+    return {
+        "link_ready": False,
+        "psu_running_mode": None,
+        "psu_alarms": {},
+        "capabilities": nothing,
+        "resume_overdue": False,
+    }
+
+
+def has_car(state: ConnectorState) -> bool:
+    """Whether a car is connected."""
+    return state.phase not in NO_CAR
 
 
 def applied(state: ConnectorState) -> Setpoint:
     """What is asked of the PSU while a request carries the setpoint (behaviour.md §1)."""
-    return state.setpoint or NO_POWER
+    return clamped(state.setpoint, state.capabilities) if state.setpoint else NO_POWER
 
 
 def content(state: ConnectorState) -> Content:
@@ -118,35 +141,29 @@ def content(state: ConnectorState) -> Content:
     return Content(shown.requirement_type, now.voltage_v, now.current_a)
 
 
-def registers(state: ConnectorState) -> dict[str, int]:
-    """The registers that follow from the state, by name."""
-    connected = state.phase is not ConnectorPhase.CAR_DISCONNECTED
-    status = ConnectionStatus.FULL_CONNECTED if connected else ConnectionStatus.NOT_CONNECTED
+def is_supplying(state: ConnectorState) -> bool:
+    """Running with an Export mode-phase."""
+    return state.phase is ConnectorPhase.RUNNING and outward(state.phase, state.mode_phase).carries_setpoint
+
+
+def registers(state: ConnectorState) -> dict[str, tuple[int, ...]]:
+    """The registers that follow from the state: name to words."""
+    shown_connected = state.phase is not ConnectorPhase.CAR_DISCONNECTED
+    status = ConnectionStatus.FULL_CONNECTED if shown_connected else ConnectionStatus.NOT_CONNECTED
+    measured = state.measured
     return {
-        "working_status": int(outward(state.phase, state.mode_phase).working_status),
-        "connection_status": int(status),
-        "contactor_status": int(state.contactor_on),
+        "output_voltage": _f32_words(measured.output_v),
+        "output_current": _f32_words(measured.output_a),
+        "working_status": (int(outward(state.phase, state.mode_phase).working_status),),
+        "connection_status": (int(status),),
+        "contactor_upstream_voltage": _f32_words(measured.upstream_v),
+        "contactor_status": (int(state.contactor_on),),
     }
 
 
-INTERNAL_ERROR = ("VendorError", "internal_error")
-ALLOCATION_FAILED = ("VendorWarning", "module_placeholder_allocation_failed")
-JOURNAL_UNAVAILABLE = ("VendorWarning", "journal_unavailable")
-
-CATALOGUE: tuple[tuple[str, str], ...] = (INTERNAL_ERROR, ALLOCATION_FAILED, JOURNAL_UNAVAILABLE)
-"""Every (type, sub_type) that can be raised; a synchronisation states each (behaviour.md §8.2)."""
-
-
-def faults(state: ConnectorState) -> tuple[Fault, ...]:
-    """The errors that have to be raised now, in the catalogue's order (behaviour.md §3)."""
-    found = []
-    if state.internal_error:
-        found.append(Fault(*INTERNAL_ERROR, state.internal_error))
-    if state.allocation_failed:
-        found.append(Fault(*ALLOCATION_FAILED, "Module placeholder allocation failed"))
-    if state.journal_lost:
-        found.append(Fault(*JOURNAL_UNAVAILABLE, state.journal_lost))
-    return tuple(found)
+def _f32_words(value: float | None) -> tuple[int, int]:
+    bits = bits_of_float(value or 0.0)
+    return bits >> 16, bits & 0xFFFF
 
 
 def changed_datapoints(before: ConnectorState | None, now: ConnectorState) -> dict[str, TelemetryValue]:
@@ -169,4 +186,5 @@ def _datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
         "everest_phase": request.charging_phase.value if request else None,
         "export_voltage": now.voltage_v,
         "export_current": now.current_a,
+        **state.measured.datapoints(),
     }

@@ -20,7 +20,10 @@ class Event(Enum):
     ALLOCATION_ENDED = "placeholder reply or its timeout"
     OFF_REQUESTED = "mode-phase Off"
     EXPORT_REQUESTED = "mode-phase Export…"
+    OFF_WHILE_RESUMING = "mode-phase Off while resuming"
     LINK_LOST = "link to the PSU failed"
+    PSU_RUNNING = "PSU reports RUNNING for the first time on a connection"
+    FIRST_KEY_TIMEOUT = "no key in 10 s"
 
 
 _P = ConnectorPhase
@@ -32,6 +35,12 @@ TRANSITIONS: dict[tuple[ConnectorPhase, Event], ConnectorPhase] = {
     (_P.CONNECTED_NO_ALLOCATION, _E.ALLOCATION_ENDED): _P.RUNNING,
     (_P.RUNNING, _E.OFF_REQUESTED): _P.COMPLETED,
     (_P.COMPLETED, _E.EXPORT_REQUESTED): _P.NO_KEY_YET,
+    (_P.CAR_DISCONNECTED, _E.PSU_RUNNING): _P.FIRST_KEY,
+    (_P.FIRST_KEY, _E.KEY_RECEIVED): _P.CAR_DISCONNECTED,
+    (_P.FIRST_KEY, _E.FIRST_KEY_TIMEOUT): _P.CAR_DISCONNECTED,
+    (_P.FIRST_KEY, _E.LINK_LOST): _P.CAR_DISCONNECTED,
+    (_P.FIRST_KEY, _E.CAR_CONNECTED): _P.NO_KEY_YET,
+    (_P.CONNECTED_NO_ALLOCATION, _E.OFF_WHILE_RESUMING): _P.COMPLETED,
     (_P.CONNECTED_NO_ALLOCATION, _E.LINK_LOST): _P.NO_KEY_YET,
     (_P.RUNNING, _E.LINK_LOST): _P.NO_KEY_YET,
     (_P.NO_KEY_YET, _E.CAR_DISCONNECTED): _P.CAR_DISCONNECTED,
@@ -51,6 +60,9 @@ class Outward(Struct, frozen=True):
     """True: the power request carries the applied setpoint. False: 0 V 0 A."""
 
 
+NO_CAR = (ConnectorPhase.CAR_DISCONNECTED, ConnectorPhase.FIRST_KEY)
+"""States without a car."""
+
 _STARTING = WorkingStatus.CHARGING_STARTING
 _PLACEHOLDER = Outward(_STARTING, RequirementType.MODULE_PLACEHOLDER_REQUEST)
 
@@ -68,6 +80,7 @@ _OUTWARD_RUNNING: dict[ModePhase, Outward] = {
 
 _OUTWARD: dict[ConnectorPhase, Outward] = {
     _P.CAR_DISCONNECTED: Outward(WorkingStatus.STANDBY, None),
+    _P.FIRST_KEY: Outward(WorkingStatus.STANDBY_WITH_CONNECTOR_INSERTED, None),
     _P.NO_KEY_YET: Outward(WorkingStatus.STANDBY_WITH_CONNECTOR_INSERTED, None),
     _P.CONNECTED_NO_ALLOCATION: _PLACEHOLDER,
     _P.COMPLETED: Outward(WorkingStatus.CHARGING_COMPLETE, None),

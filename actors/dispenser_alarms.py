@@ -1,22 +1,35 @@
 """Alarms that the board supports report, as registers and telemetry (behaviour.md §6).
 
 An alarm of dispenser scope is set while any board support has the error. Several instances (sub_types) of one
-error at one board support count as one, until each of them is cleared.
+error at one board support count as one, until each of them is cleared. Board supports do not repeat their
+errors, so after a restart of the driver those that its journal knows are taken for raised, until they are
+cleared or EVerest's error_history says otherwise (§8.3).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from ..messages.config import Config
-from ..messages.inputs import BspErrorCleared, BspErrorRaised
-from ..messages.internal import DatapointsChanged, RegistersChanged
-from ..messages.outputs import TelemetryValue
+from ..messages.inputs import (
+    ActiveErrorsReceived,
+    BrokerConnected,
+    BrokerDisconnected,
+    BspError,
+    BspErrorCleared,
+    BspErrorRaised,
+    Started,
+)
+from ..messages.internal import DatapointsChanged, EverestSynchronised, RegistersChanged
+from ..messages.outputs import ActiveErrorsRequested, TelemetryValue
 from ..messages.types import Level
 from ..telemetry.datapoints import ALARMS_TOPIC, CONTACTOR_FAULT_KEY, to_psu_topic
 from .names import PSU_LINK, TELEMETRY_PUBLISHER
-from .runtime import ActorState, CoreActor, Runtime
+from .runtime import SECOND_NS, ActorState, CoreActor, Runtime
+
+ASK_TIMER = "active_errors"
+ASK_AGAIN_NS = 5 * SECOND_NS
 
 DISPENSER_ALARMS_BY_ERROR = {
     "EnclosureOpen": "door_status_alarm",
@@ -25,14 +38,6 @@ DISPENSER_ALARMS_BY_ERROR = {
     "TiltDetected": "tilt_alarm",
 }
 CONTACTOR_FAULT_ERROR = "MREC17EVSEContactorFault"
-
-
-class BspError(Struct, frozen=True):
-    """An error that a connector's board support has raised and not cleared."""
-
-    connector: int
-    error_type: str
-    sub_type: str
 
 
 class DispenserAlarmsState(ActorState, frozen=True, kw_only=True):
@@ -48,21 +53,37 @@ def alarms(state: DispenserAlarmsState, connector_count: int) -> dict[str, bool]
         found[f"{number}/dc_output_contactor_fault"] = False
     for error in state.errors:
         if error.error_type == CONTACTOR_FAULT_ERROR:
-            found[f"{error.connector}/dc_output_contactor_fault"] = True
+            key = f"{error.connector}/dc_output_contactor_fault"
+            if key in found:
+                found[key] = True
         else:
             found[DISPENSER_ALARMS_BY_ERROR[error.error_type]] = True
     return found
 
 
-def with_error(state: DispenserAlarmsState, message: BspErrorRaised | BspErrorCleared) -> DispenserAlarmsState:
-    """The state after a board support's error was raised or cleared."""
-    error = BspError(message.connector, message.error_type, message.sub_type)
-    if isinstance(message, BspErrorCleared):
-        return replace(state, errors=tuple(other for other in state.errors if other != error))
-    known = error.error_type in DISPENSER_ALARMS_BY_ERROR or error.error_type == CONTACTOR_FAULT_ERROR
-    if not known or error in state.errors:
-        return state
-    return replace(state, errors=(*state.errors, error))
+ErrorInput = BspErrorRaised | BspErrorCleared | ActiveErrorsReceived | Started
+"""The Inputs that say which errors there are."""
+
+
+def with_error(state: DispenserAlarmsState, message: ErrorInput) -> DispenserAlarmsState:
+    """The state after board supports' errors were raised, cleared, listed or restored."""
+    match message:
+        case BspErrorRaised():
+            error = BspError(message.connector, message.error_type, message.sub_type)
+            return _with_errors(state, (*state.errors, error))
+        case BspErrorCleared():
+            error = BspError(message.connector, message.error_type, message.sub_type)
+            return _with_errors(state, tuple(other for other in state.errors if other != error))
+        case ActiveErrorsReceived():
+            return _with_errors(state, message.errors)
+        case Started():
+            return _with_errors(state, message.restored_errors)
+
+
+def _with_errors(state: DispenserAlarmsState, errors: Iterable[BspError]) -> DispenserAlarmsState:
+    """Those that matter, each once."""
+    known = (*DISPENSER_ALARMS_BY_ERROR, CONTACTOR_FAULT_ERROR)
+    return replace(state, errors=tuple(dict.fromkeys(error for error in errors if error.error_type in known)))
 
 
 class DispenserAlarms(CoreActor[DispenserAlarmsState]):
@@ -71,10 +92,44 @@ class DispenserAlarms(CoreActor[DispenserAlarmsState]):
     def __init__(self, runtime: Runtime, name: str, state: DispenserAlarmsState, *, config: Config) -> None:
         super().__init__(runtime, name, state)
         self._connector_nos = [connector.global_connector_number for connector in config.connectors]
+        self._has_history = bool(config.error_history)
 
     def handle(self, message: Any) -> None:
-        if isinstance(message, BspErrorRaised | BspErrorCleared):
-            self.state = with_error(self.state, message)
+        match message:
+            case BspErrorRaised() | BspErrorCleared():
+                self.state = with_error(self.state, message)
+            case ActiveErrorsReceived():
+                self.state = with_error(self.state, message)
+                self.cancel_timer(ASK_TIMER)
+            case Started():
+                self.state = with_error(self.state, message)
+                self._say_restored(message.restored_from)
+            case BrokerConnected() | EverestSynchronised():
+                self._ask()
+            case BrokerDisconnected():
+                self.cancel_timer(ASK_TIMER)
+
+    def timer_fired(self, name: str) -> None:
+        if name == ASK_TIMER:
+            self._ask()
+        else:
+            super().timer_fired(name)
+
+    def _ask(self) -> None:
+        """Ask which errors there are, again and again until EVerest answers (behaviour.md §8.3)."""
+        if self._has_history and ASK_TIMER not in self.state.timers:
+            self.emit(ActiveErrorsRequested())
+            self.start_timer(ASK_TIMER, ASK_AGAIN_NS)
+
+    def _say_restored(self, journal: str) -> None:
+        for error in self.state.errors:
+            sub_type = f"/{error.sub_type}" if error.sub_type else ""
+            self.log(
+                Level.WARNING,
+                f"{error.error_type}{sub_type} was raised when the driver ended ({journal}) and counts as "
+                "raised until the board support clears it; `run --forget-alarms` starts without",
+                error.connector,
+            )
 
     def end_turn(self) -> None:
         old = alarms(self.before, len(self._connector_nos))

@@ -18,9 +18,13 @@ from ..messages.config import Config
 from ..messages.internal import (
     ChargingEventOccurred,
     DatapointsChanged,
+    Internal,
     LinkLost,
+    PsuAlarmsChanged,
     PsuForgotten,
     PsuMacKnown,
+    PsuRunningModeChanged,
+    RatingsChanged,
     RegistersChanged,
     SecondPassed,
 )
@@ -44,11 +48,14 @@ from .psu_link_state import (
     FORGET_AFTER_NS,
     FORGET_TIMER,
     LIVENESS_TIMER,
+    RATING_REGISTERS,
     RECONNECT_TIMER,
     REPORT_TIMER,
     SECOND_TIMER,
     PsuLinkState,
+    alarms,
     image,
+    ratings,
     reported,
     without_psu,
 )
@@ -58,6 +65,7 @@ BACKOFF_MAX_NS = SECOND_NS
 STABLE_AFTER_NS = 10 * SECOND_NS
 """READY for this long: the next reconnect starts with the shortest backoff again."""
 WARNING_INTERVAL_NS = 60 * SECOND_NS
+FAILURES_KEPT = 8
 
 ILLEGAL_ADDRESS = 0x02
 ADDRESS_SPACE = 0x10000
@@ -116,8 +124,7 @@ class PsuLink(CoreActor[PsuLinkState]):
     def timer_fired(self, name: str) -> None:
         if name == SECOND_TIMER:
             self.start_timer(SECOND_TIMER, SECOND_NS)
-            for number in self._numbers:
-                self.tell(connector_name(number), SecondPassed())
+            self._tell_connectors(SecondPassed())
         elif name == REPORT_TIMER:
             self.change(report_due=True)
         elif name == RECONNECT_TIMER:
@@ -147,7 +154,8 @@ class PsuLink(CoreActor[PsuLinkState]):
         self.emit(PsuConnectRequested(connection=connection))
 
     def _connected(self) -> None:
-        self.log(Level.INFO, "connected to the PSU")
+        if not self.state.said_failures:  # else it is told when the link is ready
+            self.log(Level.INFO, "connected to the PSU")
         self.change(connected=True, next_transaction_id=0, pending_events={}, heard_at_ns=self.at_ns)
         self.start_timer(REPORT_TIMER, SECOND_NS)
 
@@ -164,8 +172,7 @@ class PsuLink(CoreActor[PsuLinkState]):
     def _failed(self, reason: str) -> None:
         state = self.state
         was_connected = state.connected
-        if was_connected or state.backoff_ns == BACKOFF_MIN_NS:
-            self.log(Level.WARNING, f"link to the PSU failed: {reason}")
+        self._say_failure(reason)
         stable = state.phase is LinkPhase.READY and self.at_ns - state.ready_at_ns >= STABLE_AFTER_NS
         backoff_ns = BACKOFF_MIN_NS if stable else state.backoff_ns
         self.cancel_timer(REPORT_TIMER)
@@ -176,12 +183,18 @@ class PsuLink(CoreActor[PsuLinkState]):
         if was_connected:
             self._lose_psu()
 
+    def _say_failure(self, reason: str) -> None:
+        """Once for each reason until the link is ready again: it is tried for ever, every second."""
+        said = self.state.said_failures
+        if reason not in said:
+            self.log(Level.WARNING, f"link to the PSU failed: {reason}; trying again")
+            self.change(said_failures=(*said, reason)[-FAILURES_KEPT:])
+
     def _lose_psu(self) -> None:
         """A connection that stood is gone: nothing received counts any more, and power has to stop."""
         connection = self.state.connection
         self.emit(HmacKeysRetired(connection=connection))
-        for number in self._numbers:
-            self.tell(connector_name(number), LinkLost(connection=connection))
+        self._tell_connectors(LinkLost(connection=connection))
         for topic, values in psu_values_unknown(self._connector_nos).items():
             self.tell(TELEMETRY_PUBLISHER, DatapointsChanged(topic=topic, values=values))
         self.change(losses=(*self.state.losses, (connection, self.at_ns + FORGET_AFTER_NS)))
@@ -193,8 +206,7 @@ class PsuLink(CoreActor[PsuLinkState]):
         (connection, _), *later = self.state.losses
         self.change(losses=tuple(later))
         self.emit(HmacKeysForgotten(connection=connection))
-        for number in self._numbers:
-            self.tell(connector_name(number), PsuForgotten(connection=connection))
+        self._tell_connectors(PsuForgotten(connection=connection))
         if later:
             self.start_timer(FORGET_TIMER, later[0][1] - self.at_ns)
 
@@ -278,6 +290,14 @@ class PsuLink(CoreActor[PsuLinkState]):
         if "psu_running_mode" in changed:
             value = topics["psu"]["psu_running_mode"]
             self.log(Level.INFO, f"PSU running mode {value}")
+            mode = changed["psu_running_mode"][0]
+            self._tell_connectors(PsuRunningModeChanged(connection=self.state.connection, mode=mode))
+        if any(self._map.by_key[key].alarm for key in changed):
+            self._tell_connectors(PsuAlarmsChanged(alarms=alarms(self.state, self._map)))
+        for number in self._numbers:
+            if any(f"{number}/{name}" in changed for name in RATING_REGISTERS):
+                now = ratings(self.state, self._map, number)
+                self.tell(connector_name(number), RatingsChanged(ratings=now))
         if "psu_mac" in changed and any(changed["psu_mac"]):
             self._mac_known(changed["psu_mac"])
 
@@ -285,9 +305,12 @@ class PsuLink(CoreActor[PsuLinkState]):
         mac = b"".join(word.to_bytes(2, "big") for word in words)
         self.log(Level.INFO, f"PSU's MAC for GOOSE is {mac.hex(':')}")
         if self.state.phase is not LinkPhase.READY:
-            self.change(phase=LinkPhase.READY, ready_at_ns=self.at_ns)
+            self.change(phase=LinkPhase.READY, ready_at_ns=self.at_ns, said_failures=())
+        self._tell_connectors(PsuMacKnown(connection=self.state.connection, mac=mac))
+
+    def _tell_connectors(self, message: Internal) -> None:
         for number in self._numbers:
-            self.tell(connector_name(number), PsuMacKnown(connection=self.state.connection, mac=mac))
+            self.tell(connector_name(number), message)
 
     def _except(
         self,

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from ..messages.config import Config
+from ..messages.internal import Ratings
 from ..messages.outputs import Segment
-from ..messages.registers import Owner, Register, RegisterMap, Report, encode, zeros
+from ..messages.registers import Owner, Register, RegisterMap, Report, decode, encode, zeros
 from ..messages.types import ConnectorType, LinkPhase
+from ..telemetry.units import finite, kilo, shortest_f32
 from .connector_state import ConnectorState
 from .connector_state import registers as connector_registers
 from .runtime import MILLISECOND_NS, SECOND_NS, ActorState
@@ -43,6 +45,8 @@ class PsuLinkState(ActorState, frozen=True, kw_only=True):
     report_due: bool = False
     next_transaction_id: int = 0
     utc_offset_ns: int = 0
+    said_failures: tuple[str, ...] = ()
+    """Why the link failed since it was ready last, as far as the process log says so."""
     quiet_until_ns: dict[str, int] = {}
     """Kinds of warning that were written lately, and until when they are not written again."""
 
@@ -60,8 +64,6 @@ def initial_state(config: Config) -> PsuLinkState:
         "esn_dispenser": config.esn,
     }
     for number, connector in enumerate(config.connectors, 1):
-        for name, word in connector_registers(ConnectorState()).items():
-            values[f"{number}/{name}"] = word
         values[f"{number}/connector_type"] = int(ConnectorType.CCS2)
         values[f"{number}/maximum_rated_charge_current"] = connector.max_export_current_A
         values[f"{number}/rated_output_power_connector"] = connector.max_export_power_W / 1000
@@ -72,6 +74,8 @@ def initial_state(config: Config) -> PsuLinkState:
         if register.owner is Owner.DISPENSER:
             value = values.get(register.key)
             image[register.key] = zeros(register) if value is None else encode(register, value)
+    for number in range(1, len(config.connectors) + 1):
+        image |= {f"{number}/{name}": words for name, words in connector_registers(ConnectorState()).items()}
     return PsuLinkState(registers=image)
 
 
@@ -81,6 +85,39 @@ def image(state: PsuLinkState, register: Register, at_ns: int) -> tuple[int, ...
         utc_s = (at_ns + state.utc_offset_ns) // SECOND_NS
         return encode(register, utc_s & 0xFFFFFFFF)
     return state.registers.get(register.key) or zeros(register)
+
+
+RATING_REGISTERS = (
+    "max_rated_psu_voltage",
+    "min_rated_psu_voltage",
+    "max_rated_psu_current",
+    "min_rated_psu_current",
+    "rated_output_power_psu",
+)
+
+
+def ratings(state: PsuLinkState, registers: RegisterMap, number: int) -> Ratings:
+    """A connector's ratings; what was not received, or is no finite number, counts as 0 (behaviour.md §4)."""
+
+    def value(name: str) -> float:
+        register = registers.by_key[f"{number}/{name}"]
+        found = decode(register, state.registers.get(register.key) or zeros(register))
+        return (finite(found) or 0.0) if isinstance(found, float) else 0.0
+
+    voltage_max, voltage_min, current_max, current_min, power_kw = map(value, RATING_REGISTERS)
+    power_w = kilo(shortest_f32(power_kw)) or 0.0
+    return Ratings(voltage_max, voltage_min, current_max, current_min, max(0.0, power_w))
+
+
+def alarms(state: PsuLinkState, registers: RegisterMap) -> dict[str, int]:
+    """The PSU's alarm registers that are not 0, by address."""
+    found = {}
+    for register in registers.registers:
+        words = state.registers.get(register.key)
+        if register.alarm is not None and words is not None and any(words):
+            value = decode(register, words)
+            found[register.key] = value if isinstance(value, int) else 0
+    return found
 
 
 def reported(state: PsuLinkState, registers: Iterable[Register], at_ns: int) -> tuple[Segment, ...]:

@@ -22,6 +22,7 @@ from ..messages.config import Config
 from ..messages.outputs import (
     AnyOutput,
     CancelTimer,
+    CapabilitiesPublished,
     ExceptionAnswered,
     HmacKeysRetired,
     LogWritten,
@@ -34,10 +35,11 @@ from ..messages.outputs import (
 from ..messages.registers import RegisterMap
 from ..messages.types import BspEvent, ChargingEvent, ConnectorPhase, Level, Mode, ModePhase
 from ..telemetry.datapoints import ALARMS_TOPIC, CONTACTOR_FAULT_KEY, psu_values_unknown, to_psu_topic
-from .connector import ALLOCATION_TIMER
-from .connector_outputs import error_changes, goose_output, next_st_num
-from .connector_state import STOP, ConnectorState, changed_datapoints, faults, registers
-from .dispenser_alarms import DispenserAlarmsState, alarms, with_error
+from .capabilities import nothing_received
+from .connector_outputs import error_changes, faults, goose_output, next_st_num
+from .connector_state import STOP, ConnectorState, changed_datapoints, has_car, registers, without_link
+from .connector_supervision import ALLOCATION_TIMER, FIRST_KEY_TIMER, OUTAGE_TIMER, RESUME_TIMER
+from .dispenser_alarms import DispenserAlarmsState, ErrorInput, alarms, with_error
 from .names import DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER, connector_name
 from .psu_link_state import (
     FORGET_AFTER_NS,
@@ -103,12 +105,12 @@ class _SafeStop:
 
     def keep_alarms(self) -> None:
         message = self._message
-        if not isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared):
+        if not isinstance(message, ErrorInput):
             return
         state = with_error(self._state(DISPENSER_ALARMS, DispenserAlarmsState), message)
         self.states[DISPENSER_ALARMS] = state
         found = alarms(state, len(self._connector_nos))
-        self._set_registers({key: int(value) for key, value in found.items()})
+        self._set_registers({key: (int(value),) for key, value in found.items()})
         for key, value in found.items():
             number, _, name = key.rpartition("/")
             if number:
@@ -143,7 +145,7 @@ class _SafeStop:
         name = connector_name(number)
         before = self._state(name, ConnectorState)
         phase = ConnectorPhase.COMPLETED
-        if before.phase is ConnectorPhase.CAR_DISCONNECTED or self._car_left(number):
+        if not has_car(before) or self._car_left(number, before):
             phase = ConnectorPhase.CAR_DISCONNECTED
         now = replace(
             before,
@@ -153,6 +155,10 @@ class _SafeStop:
             setpoint=None,
             last_request=None,
             allocation_failed=False,
+            resuming=False,
+            resume_overdue=False,
+            off_while_resuming=False,
+            measured=replace(before.measured, supplying_since_ns=None),
             internal_error=failure.exception_type,
             bsp_event=self._bsp_event(number) or before.bsp_event,
             contactor_on=self._contactor_on(number, before),
@@ -162,16 +168,21 @@ class _SafeStop:
             now = replace(now, key_connection=max(now.key_connection, message.connection))
         if self.link_given_up:
             link = self._state(PSU_LINK, PsuLinkState)
-            now = replace(now, dead_connection=link.connection)
+            nothing = nothing_received(self._config.connectors[number - 1])
+            now = replace(now, dead_connection=link.connection, **without_link(nothing))
         if now.psu_mac and (now.key_connection or not self._config.send_secure_goose):
             now = replace(now, st_num=next_st_num(now), issued=STOP)
             stop = goose_output(now, STOP, number, self._connector_nos[number - 1], message.at_ns)
             self.outputs.append(stop)
         self.outputs.append(ModePublished(connector=number, mode=Mode.OFF))
+        if now.capabilities != now.capabilities_told:
+            self.outputs.append(CapabilitiesPublished(connector=number, capabilities=now.capabilities))
+            now = replace(now, capabilities_told=now.capabilities)
         self.outputs += error_changes(number, now.raised, faults(now))
         self.states[name] = replace(now, raised=faults(now))
-        self._cancel_timer(name, ALLOCATION_TIMER)
-        self._set_registers({f"{number}/{register}": value for register, value in registers(now).items()})
+        for timer in (ALLOCATION_TIMER, FIRST_KEY_TIMER, OUTAGE_TIMER, RESUME_TIMER):
+            self._cancel_timer(name, timer)
+        self._set_registers({f"{number}/{register}": words for register, words in registers(now).items()})
         if before.phase is not now.phase:
             self._set_charging_event(number)
         self._set_datapoints(to_psu_topic(self._connector_nos[number - 1]), changed_datapoints(None, now))
@@ -182,7 +193,11 @@ class _SafeStop:
                 return event
         return None
 
-    def _car_left(self, number: int) -> bool:
+    def _car_left(self, number: int, before: ConnectorState) -> bool:
+        message = self._message
+        if isinstance(message, inputs.SessionEventReceived):
+            by_everest = message.connector == number and message.event == "SessionFinished"
+            return by_everest and before.bsp_event is None
         return self._bsp_event(number) is BspEvent.A
 
     def _contactor_on(self, number: int, before: ConnectorState) -> bool:
@@ -211,9 +226,8 @@ class _SafeStop:
             )
         )
 
-    def _set_registers(self, values: Mapping[str, int]) -> None:
+    def _set_registers(self, words: Mapping[str, tuple[int, ...]]) -> None:
         link = self._state(PSU_LINK, PsuLinkState)
-        words = {key: (value,) for key, value in values.items()}
         if any(link.registers[key] != value for key, value in words.items()):
             now = replace(link, registers={**link.registers, **words}, report_due=link.connected)
             self.states[PSU_LINK] = now

@@ -11,7 +11,7 @@ import msgspec
 
 from ..messages import inputs
 from ..messages.config import Config
-from . import psu_link_state, telemetry_publisher
+from . import connector_state, psu_link_state, telemetry_publisher
 from .connector import Connector
 from .connector_state import ConnectorState
 from .dispenser_alarms import DispenserAlarms, DispenserAlarmsState
@@ -60,7 +60,11 @@ def _specs(config: Config) -> list[ActorSpec]:
     """In the order in which the end of a turn goes round: the link composes its report after all that can
     change a register, and telemetry comes after all that can change a value."""
     connectors = [
-        ActorSpec(connector_name(number), _start(Connector, config=config, number=number), ConnectorState())
+        ActorSpec(
+            connector_name(number),
+            _start(Connector, config=config, number=number),
+            connector_state.initial_state(config, number),
+        )
         for number in range(1, len(config.connectors) + 1)
     ]
     return [
@@ -97,6 +101,10 @@ def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
                 | inputs.BspEventReceived()
                 | inputs.ImportSetpointRequested()
                 | inputs.HmacKeyReceived()
+                | inputs.SessionEventReceived()
+                | inputs.IsolationMeasured()
+                | inputs.OverVoltageMeasured()
+                | inputs.PowermeterMeasured()
                 | inputs.BspErrorRaised()
                 | inputs.BspErrorCleared()
             ):
@@ -110,9 +118,13 @@ def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
                 return (owner,) if owner in everyone else ()
             case inputs.PowerRequestReplyReceived(connector_no=connector_no):
                 return (by_global[connector_no],) if connector_no in by_global else ()
+            case inputs.ActiveErrorsReceived():
+                return (DISPENSER_ALARMS,)
             case inputs.BrokerConnected() | inputs.BrokerDisconnected():
-                return (*connectors, TELEMETRY_PUBLISHER)
-            case inputs.Started() | inputs.UtcOffsetChanged():
+                return (*connectors, DISPENSER_ALARMS, TELEMETRY_PUBLISHER)
+            case inputs.Started():
+                return (*connectors, DISPENSER_ALARMS, PSU_LINK)
+            case inputs.UtcOffsetChanged():
                 return (*connectors, PSU_LINK)
             case inputs.ShutdownRequested() | inputs.JournalLost() | inputs.JournalRestored():
                 return connectors

@@ -11,6 +11,8 @@ class ConnectorPhase(Enum):
     """State of a connector (behaviour.md §1)."""
 
     CAR_DISCONNECTED = "CarDisconnected"
+    FIRST_KEY = "FirstKey"
+    """No car: a plug-in is only shown to the PSU, to get a key and to stop what may still run."""
     NO_KEY_YET = "NoKeyYet"
     CONNECTED_NO_ALLOCATION = "ConnectedNoAllocation"
     RUNNING = "Running"

@@ -91,11 +91,39 @@ class Core:
         self.feed(inputs.Started(utc_offset_ns=UTC_OFFSET_NS, goose_mac=OWN_MAC))
         return self
 
-    def connect(self) -> "Core":
-        """The link stands and the PSU's MAC is known."""
+    def connect(self, *, rated: bool = True) -> "Core":
+        """The link stands, the PSU's MAC is known and its ratings, unless not `rated`. It has not said RUNNING."""
         self.feed(inputs.PsuConnected(connection=self.connection))
         self.write("psu_mac", PSU_MAC)
+        if rated:
+            for number in range(1, len(self.config.connectors) + 1):
+                self.rate(number)
         return self
+
+    def rate(
+        self,
+        connector: int = 1,
+        *,
+        max_v: float = 1000,
+        max_a: float = 100,
+        min_v: float = 100,
+        min_a: float = 1,
+        power_kw: float = 60,
+    ) -> list[outputs.AnyOutput]:
+        """The PSU writes a connector's ratings, each in a turn of its own; the Outputs of all."""
+        values = {
+            "max_rated_psu_voltage": max_v,
+            "max_rated_psu_current": max_a,
+            "min_rated_psu_voltage": min_v,
+            "min_rated_psu_current": min_a,
+            "rated_output_power_psu": power_kw,
+        }
+        return [
+            output for name, value in values.items() for output in self.write(f"{connector}/{name}", value)
+        ]
+
+    def disconnect(self, reason: str = "closed by the PSU") -> list[outputs.AnyOutput]:
+        return self.feed(inputs.PsuDisconnected(connection=self.connection, reason=reason))
 
     def ready(self) -> "Core":
         return self.start().connect()

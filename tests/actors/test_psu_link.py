@@ -79,7 +79,7 @@ def test_writes_are_acknowledged(function: int) -> None:
     core = Core().ready()
     (answer,) = only(core.write_words(0x2006, (1,), function), outputs.WriteAnswered)
     assert answer == outputs.WriteAnswered(
-        connection=1, transaction_id=2, unit_id=0xFF, function=function, address=0x2006, value=1
+        connection=1, transaction_id=7, unit_id=0xFF, function=function, address=0x2006, value=1
     )
     assert core.read_register("psu_running_mode") == (1,)
 
@@ -268,7 +268,18 @@ def test_a_refused_connection_is_logged_once_and_stops_nothing_again() -> None:
     core.advance(0.02)
     made = core.feed(inputs.PsuConnectFailed(connection=2, reason="refused"))
     assert only(made, outputs.StopRequested) == []
+    assert [line.text for line in only(made, outputs.LogWritten)] == [
+        "link to the PSU failed: refused; trying again"
+    ]
+    core.advance(0.04)
+    made = core.feed(inputs.PsuConnectFailed(connection=3, reason="refused"))
     assert only(made, outputs.LogWritten) == []
+    core.advance(0.08)
+    core.connect()
+    core.feed(inputs.PsuDisconnected(connection=4, reason="closed"))
+    core.advance(0.16)
+    made = core.feed(inputs.PsuConnectFailed(connection=5, reason="refused"))
+    assert len(only(made, outputs.LogWritten)) == 1  # a new series
 
 
 def test_silence_fails_the_link() -> None:

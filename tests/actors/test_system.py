@@ -15,7 +15,9 @@ from fusioncharger.messages.types import BspEvent, ChargingPhase, ConnectorPhase
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CONFIG = make_config(2, 'telemetry_topic_prefix = "t"\n')
+CONFIG = make_config(
+    2, 'telemetry_topic_prefix = "t"\nHACK_use_ovm_while_cable_check = true\nerror_history = "errors"\n'
+)
 
 connectors = st.integers(1, 2)
 words = st.integers(0, 0xFFFF)
@@ -37,6 +39,17 @@ steps = st.one_of(
     st.tuples(st.just("bsp"), st.sampled_from(BspEvent), connectors),
     st.tuples(st.just("error"), st.sampled_from(["TiltDetected", "MREC17EVSEContactorFault"]), connectors),
     st.tuples(st.just("wait"), st.floats(0.001, 12)),
+    st.tuples(st.just("running"), st.integers(0, 4)),
+    st.tuples(st.just("rating"), connectors, st.sampled_from([0.0, 50.0, 300.0, 1000.0, float("nan")])),
+    st.tuples(st.just("psu_alarm"), st.integers(0x4000, 0x40F0), words),
+    st.tuples(st.just("measure"), st.sampled_from(["imd", "ovm", "meter"]), st.floats(-1e39, 1e39), connectors),
+    st.tuples(
+        st.just("session"),
+        st.sampled_from(["SessionStarted", "TransactionStarted", "SessionFinished"]),
+        connectors,
+    ),
+    st.tuples(st.just("active_errors"), st.lists(connectors, max_size=3)),
+    st.tuples(st.just("restart_psu")),
 )
 
 
@@ -68,6 +81,28 @@ def perform(core: Core, step: tuple[Any, ...]) -> None:  # noqa: C901 - one flat
             core.feed(inputs.BspErrorRaised(connector=connector, error_type=error, sub_type=""))
         case ("wait", seconds):
             core.advance(seconds)
+        case ("running", mode):
+            core.write("psu_running_mode", mode)
+        case ("rating", connector, value):
+            core.write(f"{connector}/max_rated_psu_voltage", value)
+        case ("psu_alarm", address, value):
+            core.write_words(address, (value,))
+        case ("measure", "imd", value, connector):
+            core.feed(inputs.IsolationMeasured(connector=connector, voltage_v=value))
+        case ("measure", "ovm", value, connector):
+            core.feed(inputs.OverVoltageMeasured(connector=connector, voltage_v=value))
+        case ("measure", _, value, connector):
+            core.feed(inputs.PowermeterMeasured(connector=connector, voltage_v=value, current_a=value))
+        case ("session", event, connector):
+            core.feed(inputs.SessionEventReceived(connector=connector, event=event, reason="EVConnected"))
+        case ("active_errors", numbers):
+            errors = tuple(inputs.BspError(number, "TiltDetected") for number in numbers)
+            core.feed(inputs.ActiveErrorsReceived(errors=errors))
+        case ("restart_psu",):
+            core.disconnect()
+            core.advance(1.1)
+            core.connect()
+            core.write("psu_running_mode", 1)
         case (name, connector):
             getattr(core, name)(connector)
 
@@ -81,6 +116,9 @@ def check_power(core: Core, made: list[outputs.AnyOutput]) -> None:
             assert state.phase is ConnectorPhase.RUNNING
             assert state.mode is Mode.EXPORT
             assert state.setpoint is not None
+            assert output.voltage_v <= min(state.setpoint.voltage_v, state.capabilities.max_export_voltage_V)
+            assert output.current_a <= state.capabilities.max_export_current_A
+            assert state.key_connection > state.dead_connection
 
 
 @settings(max_examples=150, deadline=None)
@@ -139,7 +177,8 @@ class Fault:
 def check_stopped(core: Core, made: tuple[outputs.AnyOutput, ...], message: inputs.Input) -> None:
     """After a failed turn the connectors that its Input was for have no power and no wish for it."""
     own = getattr(message, "connector", None)
-    mine = own and not isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared)
+    alarm = inputs.BspErrorRaised | inputs.BspErrorCleared | inputs.ActiveErrorsReceived
+    mine = own and not isinstance(message, alarm)
     broadcast = isinstance(message, inputs.BrokerDisconnected | inputs.PsuDisconnected | inputs.PsuConnected)
     for number in (1, 2):
         if not (broadcast or (mine and own == number)):
@@ -178,6 +217,8 @@ def test_a_handler_may_raise_at_any_moment(
     core.feed(inputs.PsuDisconnected(connection=core.connection, reason="test"))
     core.advance(3)
     core.connect()
+    for number in (1, 2):
+        core.rate(number)
     core.plug_out(1)
     core.to_charging(connector=1)
     assert any(isinstance(o, outputs.PowerRequested) and o.voltage_v == 400 for o in core.history[-30:])
