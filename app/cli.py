@@ -14,8 +14,10 @@ from .. import __version__
 DESCRIPTION = "Dispenser-side driver for Huawei FusionCharge DC power units, with recording and replay."
 COMMANDS = {
     "run": "run the driver",
+    "check": "check everything that can be wrong before a start; make a configuration from EVerest's",
     "mock": "run the PSU mock: a power unit without hardware",
     "demo": "a whole charging session: driver against mock, recorded, replayed, compared",
+    "certs": "make certificates for TLS between dispenser and power unit",
     "replay": "replay a log and compare every output with what was recorded",
 }
 
@@ -34,6 +36,10 @@ def _load(name: str) -> Command:
             from . import run_command as run
 
             return run.add_arguments, run.run_command
+        case "check":
+            from . import check_command as check
+
+            return check.add_arguments, check.check_command
         case "mock":
             from . import mock_command as mock
 
@@ -42,6 +48,10 @@ def _load(name: str) -> Command:
             from . import demo
 
             return demo.add_arguments, demo.demo_command
+        case "certs":
+            from . import certs_command as certs
+
+            return certs.add_arguments, certs.certs_command
         case _:
             from . import replay_command as replay
 

@@ -7,7 +7,9 @@
 The queue is bounded: nothing is dropped from it, because every Input in it sets state. If it fills up, the
 core cannot follow any more, and that is a failure: safe stop and exit (architecture.md §5). What a peer could
 flood it with is held back where it comes in: Modbus requests by their link, GOOSE garbage and repeats at the
-socket.
+socket. Measurements are the exception: the newest per source wins. While one waits, the next of its kind and
+connector takes its place in the queue, so that a meter gone wild neither fills the queue nor ages what comes
+out of it. What was replaced never was an Input: it is not recorded.
 """
 
 import logging
@@ -20,7 +22,18 @@ from msgspec.structs import replace
 from ..actors.runtime import Runtime
 from ..actors.system import snapshot
 from ..io.clock import UTC_TOLERANCE_NS, Clock, Timers
-from ..messages.inputs import Input, JournalLost, JournalRestored, ShutdownRequested, Started, UtcOffsetChanged
+from ..messages.inputs import (
+    BspError,
+    Input,
+    IsolationMeasured,
+    JournalLost,
+    JournalRestored,
+    OverVoltageMeasured,
+    PowermeterMeasured,
+    ShutdownRequested,
+    Started,
+    UtcOffsetChanged,
+)
 from ..messages.outputs import AnyOutput, CancelTimer, StartTimer, TurnFailed
 from ..replay.journal import Journal
 
@@ -31,6 +44,10 @@ log = logging.getLogger("fusioncharger.core")
 
 _BEGIN_SEGMENT = "begin segment"
 _WAKE = "wake"
+
+_Measurement = IsolationMeasured | OverVoltageMeasured | PowermeterMeasured
+_Source = tuple[type[_Measurement], int]
+"""Kind of a measurement, and connector. In the queue it stands for the newest measurement of this source."""
 
 
 class CoreLoop:
@@ -53,7 +70,11 @@ class CoreLoop:
         self._perform = perform
         self._turned = turned
         self._fatal = fatal
-        self._queue: SimpleQueue[Input | str] = SimpleQueue()
+        self._queue: SimpleQueue[Input | _Source | str] = SimpleQueue()
+        self._measured: dict[_Source, _Measurement] = {}
+        """The newest measurement of each source that stands in the queue."""
+        self._measuring = threading.Lock()
+        """Guards `_measured`: a measurement must not replace one that is just being taken out."""
         self._timers = Timers()
         self._turn_number = 0
         self._utc_offset_ns = clock.utc_offset_ns()
@@ -67,19 +88,39 @@ class CoreLoop:
         """UTC minus monotonic time, as the core knows it."""
         return self._utc_offset_ns
 
-    def start(self, goose_mac: bytes) -> None:
-        """Open the journal, start the thread, and let the first turn be `Started`."""
+    def start(
+        self, goose_mac: bytes, restored_errors: tuple[BspError, ...] = (), restored_from: str = ""
+    ) -> None:
+        """Open the journal, start the thread, and let the first turn be `Started`, with these arguments."""
         now_ns = self._clock.now_ns()
         self._journal.open(snapshot(self._runtime), 1, now_ns, now_ns + self._utc_offset_ns)
-        self._queue.put(Started(utc_offset_ns=self._utc_offset_ns, goose_mac=goose_mac))
+        self._queue.put(
+            Started(
+                utc_offset_ns=self._utc_offset_ns,
+                goose_mac=goose_mac,
+                restored_errors=restored_errors,
+                restored_from=restored_from,
+            )
+        )
         self._thread.start()
 
     def put(self, message: Input) -> None:
         """An Input, from any thread. Never blocks."""
+        if isinstance(message, _Measurement):
+            source = type(message), message.connector
+            with self._measuring:
+                is_waiting = source in self._measured
+                self._measured[source] = message
+            if not is_waiting:
+                self._enqueue(source)
+        else:
+            self._enqueue(message)
+
+    def _enqueue(self, item: Input | _Source) -> None:
         if self._queue.qsize() >= QUEUE_LIMIT:
             self._fatal(f"{QUEUE_LIMIT} inputs are waiting: the core cannot follow")
             return
-        self._queue.put(message)
+        self._queue.put(item)
 
     def begin_segment(self) -> None:
         """The journal has a new recorder: use it from the next turn on."""
@@ -121,13 +162,17 @@ class CoreLoop:
         self._follow_utc()
         if message is _BEGIN_SEGMENT:
             self._switch_segment()
+        elif isinstance(message, tuple):
+            with self._measuring:
+                newest = self._measured.pop(message)
+            self._turn(newest)
         elif isinstance(message, Input):
             self._turn(message)
         while (fired := self._timers.fire(self._clock.now_ns())) is not None:
             self._turn(fired)
         return True
 
-    def _next(self) -> Input | str | None:
+    def _next(self) -> Input | _Source | str | None:
         due_ns = self._timers.next_due_ns()
         if due_ns is None:
             return self._queue.get()

@@ -8,6 +8,7 @@ import logging
 import os
 import selectors
 import signal
+import ssl
 import sys
 import time
 import uuid
@@ -26,6 +27,7 @@ from ..io.modbus_link import ModbusLink
 from ..messages import outputs
 from ..messages.config import Config
 from ..replay.journal import Journal
+from ..replay.last_errors import NOTHING, LastErrors
 from .core_loop import CoreLoop
 from .process_log import ProcessLog
 
@@ -63,8 +65,11 @@ def _warn_of(config: Config) -> None:
 class Driver:
     """One run of the driver. `start` once, `supervise` until it has to end, `stop` once."""
 
-    def __init__(self, config: Config, password: str | None, process_log: ProcessLog) -> None:
-        """GoosePortError if the GOOSE interface cannot be used."""
+    def __init__(
+        self, config: Config, password: str | None, process_log: ProcessLog, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`tls`: what the link to the PSU is encrypted with. GoosePortError if the GOOSE interface cannot be
+        used."""
         self._failure: str | None = None
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -107,7 +112,12 @@ class Driver:
         )
         self._receiver = GooseReceiver(self._port, acceptance, self._core.put)
         self._link = ModbusLink(
-            host=config.psu_ip, port=config.psu_port, key_ring=key_ring, sink=self._core.put
+            host=config.psu_ip,
+            port=config.psu_port,
+            key_ring=key_ring,
+            sink=self._core.put,
+            tls=tls,
+            tls_hostname=config.psu_cert_hostname,
         )
         self._bridge = EverestBridge(config, password, self._core.put)
         self._parts: dict[str, Callable[[], bool]] = {
@@ -119,15 +129,16 @@ class Driver:
             "process log": process_log.is_alive,
         }
 
-    def start(self) -> None:
-        """What the core's first Outputs need comes first; what makes Inputs comes after the core."""
+    def start(self, restored: LastErrors = NOTHING) -> None:
+        """What the core's first Outputs need comes first; what makes Inputs comes after the core. `restored`
+        is what the former process knew of the boards (behaviour.md §6)."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         signal.set_wakeup_fd(self._wake)
         self._publisher.start()
         self._link.start()
-        self._core.start(self._port.mac)
+        self._core.start(self._port.mac, restored.errors, restored.journal)
         self._receiver.start()
         self._bridge.start()
 
@@ -235,6 +246,9 @@ class Driver:
                 | outputs.ErrorRaised()
                 | outputs.ErrorCleared()
                 | outputs.CommunicationChecked()
+                | outputs.CapabilitiesPublished()
+                | outputs.VoltageCurrentPublished()
+                | outputs.ActiveErrorsRequested()
                 | outputs.TelemetryPublished()
             ):
                 self._bridge.handle(output)

@@ -4,55 +4,73 @@ import argparse
 import asyncio
 import os
 import signal
+import ssl
 import sys
-
-from msgspec.structs import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 from ..io.goose_port import GoosePortError, open_port
+from ..io.tls import TlsFiles, TlsFilesError, examine, server_context
 from ..mock.event_log import EventLog
 from ..mock.mqtt_power import MqttPower
-from ..mock.options import PREFIX, MockOptions, MockOptionsError, options_from, port_number
+from ..mock.options import OPTIONS, PREFIX, MockOptions, MockOptionsError, options_from
 from ..mock.server import MockServer
 from .process_log import ProcessLog
 
 EXIT_USAGE = 2
+CERTIFICATES = ("dispenser_ca.crt.pem", "psu.crt.pem", "psu.key.pem")
+_VETH_HINT = (
+    "make a pair with: ip link add veth0 type veth peer name veth1 && ip link set veth0 up && "
+    "ip link set veth1 up (as root); or without root and Ethernet: --interface udp:15000"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mock`; each has an environment variable as its default."""
-    defaults = MockOptions()
-    parser.add_argument(
-        "cert_dir", metavar="CERT_DIR", nargs="?", help="certificates for TLS (a later version)"
-    )
-    parser.add_argument(
-        "--interface",
-        help=f"GOOSE interface, or udp:LOCAL for UDP on 127.0.0.1 ({PREFIX}ETH, {defaults.interface})",
-    )
-    parser.add_argument("--port", help=f"Modbus port, 0 for any ({PREFIX}PORT, {defaults.port})")
-    parser.add_argument(
-        "--events", metavar="FILE", default="", help="write one JSON object per event to FILE, - for stdout"
-    )
+    parser.epilog = f"The name in brackets is the environment variable, after {PREFIX}; the option wins."
+    for option in OPTIONS:
+        text = f"{option.help} [{option.variable}]"
+        if not option.flag.startswith("-"):
+            parser.add_argument(option.flag, metavar=option.flag, nargs="?", help=text)
+        elif not option.metavar:
+            parser.add_argument(
+                option.flag, dest=option.flag, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            parser.add_argument(
+                option.flag,
+                dest=option.flag,
+                metavar=option.metavar,
+                action="append" if option.repeatable else "store",
+                help=text,
+            )
 
 
 def mock_command(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. 0: ended as told; 2: something is not usable as it was given."""
+    given = _given(arguments)
     try:
-        options = _options(arguments)
-        events = EventLog(arguments.events)
-    except MockOptionsError as error:
+        options = options_from(os.environ, given)
+        tls, warnings = _tls(options)
+        events = EventLog(options.events)
+    except (MockOptionsError, TlsFilesError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     except OSError as error:
-        print(f"--events: {arguments.events} cannot be written: {error.strerror}", file=sys.stderr)
+        name = "--events" if "--events" in given else f"{PREFIX}EVENTS"
+        print(f"{name}: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
         return EXIT_USAGE
+    for warning in warnings:
+        print(warning, file=sys.stderr)
     process_log = ProcessLog("info", as_json=False)
     try:
-        asyncio.run(_serve(options, events))
+        asyncio.run(_serve(options, events, tls))
     except MockOptionsError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     except GoosePortError as error:
-        print(f"--interface: {error}", file=sys.stderr)
+        hint = f"; {_VETH_HINT}" if str(error).startswith("no Ethernet interface") else ""
+        print(f"{options.interface_from}: {error}{hint}", file=sys.stderr)
         return EXIT_USAGE
     finally:
         process_log.close()
@@ -60,28 +78,41 @@ def mock_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options(arguments: argparse.Namespace) -> MockOptions:
-    """What the environment says, and the command line before it. MockOptionsError."""
-    if arguments.cert_dir is not None:
-        msg = f"CERT_DIR: found {arguments.cert_dir!r}; this version has no TLS, run the mock without it"
-        raise MockOptionsError(msg)
-    options = options_from(os.environ)
-    if arguments.interface is not None:
-        options = replace(options, interface=arguments.interface)
-    if arguments.port is not None:
-        options = replace(options, port=port_number("--port", arguments.port, lowest=0))
-    return options
+def _given(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
+    """What the command line says, by option."""
+    given: dict[str, str | list[str]] = {}
+    for option in OPTIONS:
+        match vars(arguments)[option.flag]:
+            case None:
+                pass
+            case bool() as is_on:
+                given[option.flag] = "1" if is_on else "0"
+            case value:
+                given[option.flag] = value
+    return given
 
 
-async def _serve(options: MockOptions, events: EventLog) -> None:
+def _tls(options: MockOptions) -> tuple[ssl.SSLContext | None, list[str]]:
+    """What makes the connections TLS, and what is odd about the files. TlsFilesError."""
+    if options.cert_dir is None:
+        return None, []
+    ca, certificate, key = (str(Path(options.cert_dir) / name) for name in CERTIFICATES)
+    files = TlsFiles(ca=ca, certificate=certificate, key=key, names=CERTIFICATES)
+    context = server_context(files)
+    findings, _ = examine(files, datetime.now(UTC))
+    return context, [f"{finding.name}: {finding.path}: {finding.text}" for finding in findings]
+
+
+async def _serve(options: MockOptions, events: EventLog, tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in signal.SIGTERM, signal.SIGINT:
         loop.add_signal_handler(number, stop.set)
     goose_port = open_port(options.interface)
     mqtt = None if options.mqtt is None else MqttPower(options.mqtt)
+    control_fd = sys.stdin.fileno() if options.control else None
     try:
-        await MockServer(options, goose_port, events, mqtt).run(stop)
+        await MockServer(options, goose_port, events, mqtt, tls).run(stop, control_fd)
     finally:
         if mqtt is not None:
             mqtt.close()

@@ -1,19 +1,26 @@
 """`fusioncharger run`: the driver."""
 
 import argparse
+import logging
 import os
+import ssl
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from .. import __version__
 from ..io.goose_port import GoosePortError
+from ..io.tls import TlsFiles, TlsFilesError, client_context, examine
 from ..messages.config import Config, ConfigError, parse
+from ..replay.last_errors import NOTHING, LastErrors, restore_errors
 from .driver import EXIT_FAILED, Driver
 from .process_log import ProcessLog
 
 EXIT_CONFIGURATION = 2
+
+log = logging.getLogger("fusioncharger.driver")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
     )
     parser.add_argument("--log-json", action="store_true", help="log as JSON, one object a line")
+    parser.add_argument(
+        "--forget-alarms",
+        action="store_true",
+        help="start without the boards' errors that the journal knows of",
+    )
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -31,13 +43,16 @@ def run_command(arguments: argparse.Namespace) -> int:
     try:
         config = load_config(arguments.config)
         password = load_password(config, arguments.config)
+        tls = load_tls(config, arguments.config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
     process_log = ProcessLog(arguments.log_level, as_json=arguments.log_json)
     try:
-        driver = Driver(config, password, process_log)
-        driver.start()
+        restored = NOTHING if arguments.forget_alarms else restore_alarms(config)
+        _warn_of_certificates(config)
+        driver = Driver(config, password, process_log, tls)
+        driver.start(restored)
         driver.supervise()
         return driver.stop()
     except GoosePortError as error:
@@ -47,6 +62,17 @@ def run_command(arguments: argparse.Namespace) -> int:
     finally:
         if not process_log.close():
             os._exit(EXIT_FAILED)
+
+
+def restore_alarms(config: Config) -> LastErrors:
+    """What the boards had reported when the former process ended (behaviour.md §6). What was restored is the
+    core's to say; what could not be is said here."""
+    restored = restore_errors(Path(config.journal.dir), config)
+    if restored.problem:
+        log.warning("alarms of the former run: %s", restored.problem)
+    for error in restored.dropped:
+        log.warning("alarms of the former run: not restored, as the configuration has no such board: %s", error)
+    return restored
 
 
 def load_config(path: Path) -> Config:
@@ -79,3 +105,27 @@ def load_password(config: Config, name: Path) -> str | None:
         msg = f"{name}: mqtt.password_file: {path} is empty; its first line has to be the password"
         raise ConfigError(msg)
     return lines[0]
+
+
+def load_tls(config: Config, name: Path) -> ssl.SSLContext | None:
+    """What the link to the PSU is encrypted with; None: it is not. `name` is the configuration's. ConfigError.
+
+    A renewed certificate takes effect with a restart.
+    """
+    if not config.tls_enabled:
+        return None
+    try:
+        return client_context(_tls_files(config), hostname=config.psu_cert_hostname)
+    except TlsFilesError as error:
+        raise ConfigError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None
+
+
+def _warn_of_certificates(config: Config) -> None:
+    """What does not keep TLS from working today."""
+    if config.tls_enabled:
+        for finding in examine(_tls_files(config), datetime.now(UTC))[0]:
+            log.warning("%s: %s: %s", finding.name, finding.path, finding.text)
+
+
+def _tls_files(config: Config) -> TlsFiles:
+    return TlsFiles(ca=config.psu_ca_cert, certificate=config.client_cert, key=config.client_key)

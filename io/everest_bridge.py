@@ -6,6 +6,7 @@ Threads: Inputs go to the sink on the MQTT thread; `handle` is called on the cor
 
 import logging
 import time
+import uuid
 from collections.abc import Callable
 
 import paho.mqtt.client as paho
@@ -25,7 +26,7 @@ class EverestBridge:
     """The driver's side of MQTT. `sink` is the core's input queue: thread-safe, and it does not block."""
 
     def __init__(self, config: Config, password: str | None, sink: Callable[[Input], None]) -> None:
-        self._codec = EverestCodec(config)
+        self._codec = EverestCodec(config, reply_id=uuid.uuid4().hex)
         self._sink = sink
         self._rejections = _RejectionLog()
         prefix = config.telemetry_topic_prefix
@@ -81,7 +82,7 @@ class EverestBridge:
                     rejected.reason,
                 )
                 self._sink(rejected)
-        else:
+        elif received is not None:
             self._sink(received)
 
 

@@ -1,4 +1,12 @@
-"""One TCP connection to the PSU, in the making (`Attempt`) and established (`Connection`).
+"""One connection to the PSU: TCP in the making (`Attempt`), and established (`Connection`).
+
+Between the two comes tls_handshake.py, where TLS is on. The frames are the same then (protocol.md §2.3), but a
+TLS socket is not quite a socket:
+- Bytes that it has decrypted and not handed out make no selector wake, so `receive` always takes them all.
+- Receiving may have to wait until the socket takes bytes, and sending until some came (a renegotiation, a new
+  key). So each of the two directions notes what it waits for.
+- A send that has to wait has to be tried again with the same bytes, though they may have moved and become more:
+  `_pending` only grows at its end meanwhile.
 
 Rules, which protect the core from a PSU that misbehaves:
 - Never more than MAX_UNANSWERED requests are in the hands of the core. Beyond that neither the codec nor the
@@ -12,12 +20,16 @@ Rules, which protect the core from a PSU that misbehaves:
 import contextlib
 import errno
 import os
+import selectors
 import socket
+import ssl
+import time
 from collections import deque
 
 from ..messages.outputs import ExceptionAnswered, ReadAnswered, ReportSent, WriteAnswered
 from .modbus_adu import ModbusProtocolError
 from .modbus_codec import DispenserCodec, Request, UnexpectedPdu
+from .tls_handshake import ALERT_RECORD, CLOSED, check_socket, established_text
 
 MAX_UNANSWERED = 32
 MAX_UNEXPECTED = 32
@@ -40,18 +52,21 @@ class ConnectionLostError(Exception):
 class Attempt:
     """A TCP connection in the making: each address of the host in turn, until the deadline for all of them."""
 
-    def __init__(self, number: int, host: str, port: int, deadline_s: float) -> None:
+    def __init__(self, number: int, host: str, port: int, timeout_s: float) -> None:
         """OSError or ValueError if there is nothing to connect to."""
         self.number = number
-        self.deadline_s = deadline_s
+        self.deadline_s = time.monotonic() + timeout_s
+        self.timeout_text = f"no answer in {timeout_s:g} s"
+        self.events = selectors.EVENT_WRITE
         self._addresses = deque(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         self.socket = self._next_socket()
         """Writable when the attempt is decided."""
 
-    def is_connected(self) -> bool:
-        """To be asked when the socket is writable. False: now the next address is tried. OSError: all were."""
+    def advance(self) -> bool:
+        """When the socket is ready. True: connected. False: the next address is tried. OSError: all were."""
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error == 0:
+        # A reset comes after connecting; who has the connection says so, in the same words each time.
+        if error in (0, errno.ECONNRESET):
             return True
         self.socket.close()
         if not self._addresses:
@@ -82,6 +97,7 @@ class Connection:
     """`number` is the core's count of connections, which every Input and Output of this connection carries."""
 
     def __init__(self, connected: socket.socket, number: int) -> None:
+        """`connected` may be an SSLSocket whose handshake is done."""
         self.number = number
         self.socket = connected
         """For the selector; nobody else sends or receives on it."""
@@ -91,6 +107,10 @@ class Connection:
         self._unexpected = 0
         """PDUs without an answer in the second that ends at _second_ends_s."""
         self._second_ends_s = 0.0
+        self._receive_event = selectors.EVENT_READ
+        self._send_event = selectors.EVENT_WRITE
+        self._first_bytes = b""
+        """The first two that were received."""
         # Without TCP_NODELAY an answer that follows a report waits about 44 ms (protocol.md §2).
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -99,31 +119,45 @@ class Connection:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
 
     @property
-    def wants_to_receive(self) -> bool:
-        """Whether a request may be handed to the core now."""
-        return self._unanswered < MAX_UNANSWERED and self._unexpected < MAX_UNEXPECTED
-
-    @property
-    def wants_to_send(self) -> bool:
-        """Whether bytes wait for the socket to take them."""
-        return bool(self._pending)
+    def events(self) -> int:
+        """What to wait for; 0: nothing."""
+        events = self._receive_event if self._wants_to_receive else 0
+        return events | (self._send_event if self._pending else 0)
 
     @property
     def resumes_at_s(self) -> float | None:
         """When to call `next_request` again although nothing happened (monotonic); None for never."""
         return self._second_ends_s if self._unexpected >= MAX_UNEXPECTED else None
 
-    def receive(self) -> None:
-        """Read what there is into the codec. ConnectionLostError if the PSU is gone."""
-        try:
-            data = self.socket.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
+    @property
+    def _wants_to_receive(self) -> bool:
+        """Whether a request may be handed to the core now."""
+        return self._unanswered < MAX_UNANSWERED and self._unexpected < MAX_UNEXPECTED
+
+    def receive(self, events: int) -> None:
+        """Read what there is into the codec, if `events` say so. ConnectionLostError if the PSU is gone."""
+        if not (events & self._receive_event and self._wants_to_receive):
             return
+        self._receive_event = selectors.EVENT_READ
+        try:
+            if isinstance(self.socket, ssl.SSLSocket):
+                check_socket(self.socket)
+            self._take(self.socket.recv(_RECEIVE_BYTES))
+            # The rest of a record, so 16 KiB at most.
+            while isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+                self._take(self.socket.recv(_RECEIVE_BYTES))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except ssl.SSLWantWriteError:
+            self._receive_event = selectors.EVENT_WRITE
         except OSError as error:
-            raise ConnectionLostError(error.strerror) from error
+            raise ConnectionLostError(self._lost_text(error)) from error
+
+    def _take(self, data: bytes) -> None:
         if not data:
-            reason = "closed by the PSU"
-            raise ConnectionLostError(reason)
+            raise ConnectionLostError(self._lost_text(None))
+        if len(self._first_bytes) < len(ALERT_RECORD):
+            self._first_bytes = (self._first_bytes + data)[: len(ALERT_RECORD)]
         self._codec.receive(data)
 
     def next_request(self, now_s: float) -> Request | None:
@@ -131,12 +165,14 @@ class Connection:
         if now_s >= self._second_ends_s:
             self._unexpected = 0
             self._second_ends_s = now_s + 1.0
-        if not self.wants_to_receive:
+        if not self._wants_to_receive:
             return None
         try:
             request = self._codec.next_event()
         except ModbusProtocolError as error:
             reason = f"Modbus protocol error: {error}"
+            if self._first_bytes == ALERT_RECORD and not isinstance(self.socket, ssl.SSLSocket):
+                reason = "the PSU wants TLS (tls_enabled = false): it sent a TLS alert"
             raise ConnectionLostError(reason) from error
         if isinstance(request, UnexpectedPdu):
             self._unexpected += 1
@@ -152,13 +188,16 @@ class Connection:
 
     def flush(self) -> None:
         """Send as much as the socket takes. ConnectionLostError."""
+        self._send_event = selectors.EVENT_WRITE
         try:
             while self._pending:
                 del self._pending[: self.socket.send(self._pending)]
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantWriteError):
             pass
+        except ssl.SSLWantReadError:
+            self._send_event = selectors.EVENT_READ
         except OSError as error:
-            raise ConnectionLostError(error.strerror) from error
+            raise ConnectionLostError(self._lost_text(error)) from error
         if len(self._pending) > MAX_PENDING_BYTES:
             reason = f"the PSU does not read: {len(self._pending)} bytes wait to be sent"
             raise ConnectionLostError(reason)
@@ -167,4 +206,18 @@ class Connection:
         """Send what the socket still takes, and close it."""
         with contextlib.suppress(ConnectionLostError):
             self.flush()
+        if isinstance(self.socket, ssl.SSLSocket):
+            # close_notify, if the socket takes it; the PSU's own is not waited for.
+            with contextlib.suppress(OSError, ValueError):
+                self.socket.unwrap()
         self.socket.close()
+
+    def _lost_text(self, error: OSError | None) -> str:
+        """Why the connection ended; None: the PSU closed it."""
+        is_parted = error is None or isinstance(error, ConnectionError | ssl.SSLEOFError)
+        if self._first_bytes or not is_parted:
+            return CLOSED if error is None else established_text(error)
+        # Who does not agree on TLS, or on a certificate, may part without a word, with a reset or without.
+        if isinstance(self.socket, ssl.SSLSocket):
+            return f"{CLOSED} right after the TLS handshake; it may not accept our certificate"
+        return f"{CLOSED} before its first request; it may want TLS (tls_enabled = false)"

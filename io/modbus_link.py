@@ -13,6 +13,8 @@ Rules:
   HmacKeyReceived (architecture.md §3).
 - The thread blocks when there is nothing to do. It calls whatever may block but one: a host *name* is resolved
   in it, which takes as long as the resolver takes; no connection exists meanwhile.
+- With TLS, PsuConnected is sent when the handshake is done. That a PSU refuses our certificate may show only
+  after that (tls_handshake.py): as PsuDisconnected.
 - What waits in the deque is bounded by what the core may send: an answer to each of MAX_UNANSWERED requests,
   and reports, at most one per turn and none without a connection.
 - If the sink raises, the thread ends: `is_alive` says so, and the process has to stop.
@@ -22,6 +24,7 @@ import contextlib
 import errno
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -50,6 +53,7 @@ from ..messages.outputs import (
 from .key_ring import KeyRing
 from .modbus_codec import ReadRequest, RefusedRequest, Request, UnexpectedPdu, WriteRequest
 from .modbus_connection import Attempt, Connection, ConnectionLostError
+from .tls_handshake import Handshake, TlsHandshakeError
 
 LinkOutput = (
     PsuConnectRequested | PsuDisconnectRequested | ReadAnswered | WriteAnswered | ExceptionAnswered | ReportSent
@@ -71,13 +75,20 @@ class ModbusLink:
         key_ring: KeyRing,
         sink: Callable[[Input], None],
         connect_timeout_s: float = 1.0,
+        tls: ssl.SSLContext | None = None,
+        tls_hostname: str = "",
+        handshake_timeout_s: float = 10.0,
     ) -> None:
-        """`sink` is called in the link's thread."""
+        """`sink` is called in the link's thread. `tls`: encrypt; `tls_hostname`: the name in the PSU's
+        certificate, if the context is to check one (tls.py)."""
         self._host = host
         self._port = port
         self._key_ring = key_ring
         self._sink = sink
         self._connect_timeout_s = connect_timeout_s
+        self._tls = tls
+        self._tls_hostname = tls_hostname
+        self._handshake_timeout_s = handshake_timeout_s
         self._outputs: deque[LinkOutput] = deque()
         self._closing = False
         self._woken, self._wake = socket.socketpair()
@@ -87,7 +98,7 @@ class ModbusLink:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._woken, selectors.EVENT_READ)
         # Of the thread alone; at most one of the first two is set.
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt | Handshake | None = None
         self._connection: Connection | None = None
         self._watched: tuple[socket.socket, int] | None = None
 
@@ -162,13 +173,8 @@ class ModbusLink:
 
     def _watch(self) -> None:
         """Tell the selector what to wait for."""
-        wanted = None
-        if self._attempt is not None:
-            wanted = (self._attempt.socket, selectors.EVENT_WRITE)
-        elif self._connection is not None:
-            events = selectors.EVENT_READ if self._connection.wants_to_receive else 0
-            events |= selectors.EVENT_WRITE if self._connection.wants_to_send else 0
-            wanted = (self._connection.socket, events) if events else None
+        present = self._attempt or self._connection
+        wanted = (present.socket, present.events) if present is not None and present.events else None
         if wanted == self._watched:
             return
         if self._watched is not None:
@@ -196,33 +202,38 @@ class ModbusLink:
                     assert_never(output)
 
     def _begin(self, number: int) -> None:
-        deadline_s = time.monotonic() + self._connect_timeout_s
         try:
-            self._attempt = Attempt(number, self._host, self._port, deadline_s)
+            self._attempt = Attempt(number, self._host, self._port, self._connect_timeout_s)
         # getaddrinfo raises ValueError for what cannot be a host name at all.
         except (OSError, ValueError) as error:
             self._report_failure(number, error)
 
-    def _advance(self, attempt: Attempt, *, is_ready: bool) -> None:
+    def _advance(self, attempt: Attempt | Handshake, *, is_ready: bool) -> None:
         try:
-            if is_ready and attempt.is_connected():
-                self._connection = Connection(attempt.socket, attempt.number)
-                self._attempt = None
-                self._sink(PsuConnected(connection=attempt.number))
+            if is_ready and attempt.advance():
+                self._go_on(attempt)
             elif time.monotonic() >= attempt.deadline_s:
-                raise TimeoutError(errno.ETIMEDOUT, f"no answer in {self._connect_timeout_s:g} s")
-        except OSError as error:
+                raise TimeoutError(errno.ETIMEDOUT, attempt.timeout_text)
+        except (OSError, TlsHandshakeError) as error:
             self._drop()
             self._report_failure(attempt.number, error)
 
-    def _report_failure(self, number: int, error: OSError | ValueError) -> None:
+    def _go_on(self, attempt: Attempt | Handshake) -> None:
+        """From TCP to TLS, or to the connection."""
+        if self._tls is not None and isinstance(attempt, Attempt):
+            self._attempt = Handshake(attempt, self._tls, self._tls_hostname, self._handshake_timeout_s)
+        else:
+            self._connection = Connection(attempt.socket, attempt.number)
+            self._attempt = None
+            self._sink(PsuConnected(connection=attempt.number))
+
+    def _report_failure(self, number: int, error: OSError | ValueError | TlsHandshakeError) -> None:
         text = error.strerror if isinstance(error, OSError) else error
         self._sink(PsuConnectFailed(connection=number, reason=f"{self._host}:{self._port}: {text}"))
 
     def _serve(self, connection: Connection, events: int) -> None:
         try:
-            if events & selectors.EVENT_READ:
-                connection.receive()
+            connection.receive(events)
             while (request := connection.next_request(time.monotonic())) is not None:
                 for message in _inputs(request, connection.number, self._key_ring):
                     self._sink(message)

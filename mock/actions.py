@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from ..messages.goose import PowerRequestReply
 
-Detail = str | int | float | bool | None | dict[str, str | int | float]
+Detail = str | int | float | bool | None | tuple[int, ...] | dict[str, str | int | float]
 
 
 class ReadAsked(Struct, frozen=True):
@@ -27,11 +27,26 @@ class WriteAsked(Struct, frozen=True):
     words: tuple[int, ...]
 
 
+class BytesAsked(Struct, frozen=True):
+    """Send bytes as they are."""
+
+    connection: int
+    data: bytes
+
+
 class DisconnectAsked(Struct, frozen=True):
     """Close the connection to a dispenser."""
 
     connection: int
     reason: str
+    reset: bool = False
+    """With RST instead of FIN."""
+
+
+class ListenAsked(Struct, frozen=True):
+    """Accept new connections, or refuse them."""
+
+    accept: bool
 
 
 class ReplySent(Struct, frozen=True):
@@ -41,6 +56,8 @@ class ReplySent(Struct, frozen=True):
     message: PowerRequestReply
     st_num: int
     sq_num: int
+    key: bytes | None
+    """What it is signed with; None: the connector has no key, and the frame is plain."""
 
 
 class PowerPublished(Struct, frozen=True):
@@ -58,4 +75,6 @@ class Observed(Struct, frozen=True):
     details: dict[str, Detail]
 
 
-Action = ReadAsked | WriteAsked | DisconnectAsked | ReplySent | PowerPublished | Observed
+Action = (
+    ReadAsked | WriteAsked | BytesAsked | DisconnectAsked | ListenAsked | ReplySent | PowerPublished | Observed
+)

@@ -1,5 +1,6 @@
 """What is requested of each connector, on MQTT: `<base>/<connector>/power_request` (behaviour.md §9)."""
 
+import logging
 import socket
 
 import msgspec
@@ -9,14 +10,21 @@ from paho.mqtt.enums import CallbackAPIVersion
 from .actions import PowerPublished
 from .options import MqttOptions
 
+log = logging.getLogger(__name__)
+
 
 class MqttPower:
     """Connects, and connects again, for itself; while the broker is away nothing is published."""
 
     def __init__(self, options: MqttOptions) -> None:
         self._base = options.base_topic.rstrip("/")
+        self._broker = f"{options.host}:{options.port}"
+        self._is_away = False
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.on_socket_open = _without_delay
+        self._client.on_connect = lambda *_: self._came()
+        self._client.on_connect_fail = lambda *_: self._went("cannot be reached")
+        self._client.on_disconnect = lambda *_: self._went("is gone")
         self._client.connect_async(options.host, options.port)
         self._client.loop_start()
 
@@ -27,8 +35,18 @@ class MqttPower:
 
     def close(self) -> None:
         """Disconnect."""
+        self._is_away = True  # what follows is no news
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _came(self) -> None:
+        self._is_away = False
+        log.info("MQTT: connected to %s", self._broker)
+
+    def _went(self, how: str) -> None:
+        if not self._is_away:
+            self._is_away = True
+            log.warning("MQTT: broker %s %s; trying again", self._broker, how)
 
 
 def _without_delay(_client: paho.Client, _userdata: object, connected: object) -> None:

@@ -1,92 +1,113 @@
-"""A power unit without hardware, as a pure model (behaviour.md §9): dispensers, GOOSE, drawn power.
+"""A power unit without hardware, as a pure model (behaviour.md §9): dispensers, GOOSE, drawn power, commands.
 
-    connected, received, disconnected ─┐                      ┌─► Modbus requests
+    connected, received, disconnected ─┐                      ┌─► Modbus requests, connections closed
     goose_received                     ├─► PsuModel (pure) ───┼─► GOOSE replies, power on MQTT
-    timer, at due_ns                   ─┘                      └─► Observed: the event log
+    command, timer at due_ns           ─┘                      └─► Observed: the event log
 
 Rules:
-- No socket, clock, thread or randomness in here: `now_ns` (monotonic) and the noise are given, so that a test
+- No socket, clock, thread or randomness in here: `now_ns` (monotonic), noise and keys are given, so that a test
   or a simulation drives it on a time of its own and gets the same again.
-- The Modbus side of a dispenser is dispenser_session.py. A connector is known to GOOSE by its global number.
-- GOOSE frames come in verified or not, as the server was told; the model believes them.
+- The Modbus side of a dispenser is dispenser_session.py, the GOOSE side goose_side.py; what both go by, and
+  what commands change, is psu_state.py.
+- A command is carried out at once, for all dispensers; its `step` comes after all that it does.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
-from msgspec import Struct
+import msgspec
 
 from ..io.modbus_psu_codec import Answer
-from ..messages.goose import GooseHeader, PowerRequest, PowerRequestReply, StopRequest, bits_of_float
-from ..messages.types import RequirementType
-from .actions import Action, Detail, Observed, PowerPublished, ReplySent
-from .dispenser_session import SECOND_NS, AcInput, DispenserSession
-
-KEY = bytes.fromhex(
-    "67e426560a70ca4a833c44b31270ca9355d87b020f578e1e9d1974c02fa6f6804c2fcbdf735e711cec085b93814716ad"
+from ..messages.goose import GooseHeader, PowerRequest, StopRequest
+from ..messages.types import PsuRunningMode
+from .actions import Action, BytesAsked, Detail, ListenAsked, Observed
+from .commands import (
+    Alarm,
+    ClearAlarm,
+    Command,
+    Drop,
+    Key,
+    Listen,
+    Placeholder,
+    PortAvailable,
+    Ratings,
+    Refuse,
+    Reset,
+    Restart,
+    RunningMode,
+    Send,
+    Silence,
+    Write,
 )
-"""The session key, always the same one (behaviour.md §9): a mock has no secrets."""
-
-GRID_VOLTAGE_V = 230.0
-GRID_NOISE_V = 2.0
-MAX_CONNECTOR_NO = 12
-MAX_PUBLISHERS = 64
-RATED_POWER_W = 60_000.0
-_PUBLISH_NS = SECOND_NS * 9 // 10
-"""Unchanged power is published once a second. The frames that trigger it come every second, some early."""
-
-
-class _Demand(Struct):
-    """What the last GOOSE frame of a connector asked for."""
-
-    identity: tuple[bytes, int, int, int]
-    """Source MAC, stNum and t (seconds, fraction): another one is a new message, the same one a repeat."""
-    draws: bool
-    """Whether a car would draw power now."""
-    voltage_v: float
-    current_a: float
-    settled_ns: int
-    """Up to when its energy is counted."""
-    valid_until_ns: int
-    """timeAllowedToLive after the last frame: a real unit drops its output then (behaviour.md §10)."""
-    published_ns: int
-    """When it was last published on MQTT."""
-
-    @property
-    def power_w(self) -> float:
-        power_w = self.voltage_v * self.current_a
-        return min(power_w, RATED_POWER_W) if self.draws and math.isfinite(power_w) else 0.0
+from .dispenser_session import KEY, SECOND_NS, DispenserSession, Keys
+from .goose_side import GooseSide
+from .key_book import KeyBook
+from .psu_state import RATING_REGISTERS, PlaceholderPolicy, PsuState
+from .registers import Request, write, write_words
+from .scenario import Scenario, ScenarioRun, Step
 
 
 class PsuModel:
     """Every method gives the Actions that follow from what it was told."""
 
-    def __init__(self, *, mac: bytes, noise: Callable[[], float]) -> None:
-        """`mac` is the PSU's on the GOOSE interface; `noise` gives values of -1 to 1."""
-        self._mac = mac
-        self._noise = noise
+    def __init__(
+        self,
+        psu: PsuState,
+        *,
+        noise: Callable[[], float],
+        new_key: Callable[[], bytes] | None = None,
+        scenario: Scenario | None = None,
+    ) -> None:
+        """`noise` gives values of -1 to 1, `new_key` the key of each plug-in; without it, it is always KEY."""
+        self._psu = psu
+        self._keys = KeyBook(KEY if new_key is None else None)
+        self._new_key = new_key or (lambda: KEY)
+        self._goose = GooseSide(psu, self._keys, noise)
+        self._scenario = ScenarioRun(scenario or Scenario())
         self._sessions: dict[int, DispenserSession] = {}
-        self._demands: dict[tuple[bytes, int], _Demand] = {}
-        """By source MAC and global connector number: two dispensers may use the same numbers."""
-        self._energy_kwh = 0.0
-        self._reply_st_num = 0
+        self._refuses_until_ns: float | None = None
+        """None: it listens."""
 
     @property
     def due_ns(self) -> int | None:
         """When to call `timer`; None for never, as it stands."""
-        dues = (session.due_ns for session in self._sessions.values())
-        return min((due for due in dues if due is not None), default=None)
+        dues: list[float | None] = [session.due_ns for session in self._sessions.values()]
+        dues += [self._scenario.due_ns, self._psu.silent_until_ns, self._refuses_until_ns]
+        due = min((due for due in dues if due is not None and math.isfinite(due)), default=None)
+        return None if due is None else int(due)
 
     def timer(self, now_ns: int) -> list[Action]:
         """It is `due_ns` or later."""
-        return [action for session in self._sessions.values() for action in session.timer(now_ns)]
+        actions: list[Action] = []
+        while (step := self._scenario.take_due(now_ns)) is not None:
+            actions += self.command(step.command, now_ns, step)
+        if self._refuses_until_ns is not None and now_ns >= self._refuses_until_ns:
+            actions += self._listen()
+        if math.isfinite(self._psu.silent_until_ns) and now_ns >= self._psu.silent_until_ns:
+            actions += self._end_silence(now_ns)
+        for session in self._sessions.values():
+            due_ns = session.due_ns
+            if due_ns is not None and due_ns <= now_ns:
+                actions += session.timer(now_ns)
+        return actions
 
     # --- Modbus ----------------------------------------------------------------------------------------------
 
+    def listening(self, now_ns: int) -> None:
+        """Dispensers can connect from now on."""
+        self._scenario.happened("start", now_ns)
+
     def connected(self, connection: int, peer: str, now_ns: int) -> list[Action]:
         """A dispenser connected; `connection` is a number of its own, `peer` its address."""
-        session = DispenserSession(connection, peer, psu_mac=self._mac, key=KEY, ac_input=self._ac_input)
+        session = DispenserSession(
+            connection,
+            peer,
+            psu=self._psu,
+            keys=Keys(self._keys, self._new_key),
+            ac_input=self._goose.ac_input,
+        )
         self._sessions[connection] = session
+        self._scenario.happened("connected", now_ns)
         return session.connected(now_ns)
 
     def received(self, connection: int, event: Answer, now_ns: int) -> list[Action]:
@@ -97,114 +118,181 @@ class PsuModel:
         """A dispenser's connection is gone."""
         return self._sessions.pop(connection).disconnected(reason)
 
-    def _ac_input(self, now_ns: int) -> AcInput:
-        for demand in self._demands.values():
-            self._settle(demand, now_ns)
-        valid = (demand for demand in self._demands.values() if now_ns < demand.valid_until_ns)
-        power_w = sum(demand.power_w for demand in valid)
-        a, b, c = (GRID_VOLTAGE_V + GRID_NOISE_V * self._noise() for _ in range(3))
-        return AcInput((a, b, c), (power_w / a / 3, power_w / b / 3, power_w / c / 3), self._energy_kwh)
-
-    def _settle(self, demand: _Demand, now_ns: int) -> None:
-        """Count the energy that the connector drew since it was last counted."""
-        drawn_ns = min(now_ns, demand.valid_until_ns) - demand.settled_ns
-        self._energy_kwh += demand.power_w / 1000 * max(0, drawn_ns) / SECOND_NS / 3600
-        demand.settled_ns = now_ns
-
     # --- GOOSE -----------------------------------------------------------------------------------------------
+
+    def accepted_keys(self, src: bytes, connector_no: int, at_ns: int) -> tuple[bytes, ...]:
+        """What a connector's frame that came at `at_ns` may be signed with."""
+        return self._keys.accepted(src, connector_no, at_ns)
 
     def goose_received(
         self, message: PowerRequest | StopRequest, header: GooseHeader, src: bytes, now_ns: int
     ) -> list[Action]:
         """A frame of a dispenser that passed the server's checks."""
-        number = message.connector_no
-        if not 1 <= number <= MAX_CONNECTOR_NO:
-            return [Observed("goose_dropped", {"reason": "wrong_connector", "connector_no": number})]
-        former = self._demands.get((src, number))
-        if former is not None:
-            self._settle(former, now_ns)
-        demand = _demand(message, header, src, now_ns)
-        if former is None and len(self._demands) >= MAX_PUBLISHERS:
-            del self._demands[next(iter(self._demands))]  # the oldest
-        self._demands[src, number] = demand
-        is_repeat = former is not None and former.identity == demand.identity
-        actions: list[Action] = [_observed(message, header, src, is_repeat=is_repeat)]
-        actions += self._power(number, former, demand, now_ns)
-        if (
-            isinstance(message, PowerRequest)
-            and message.requirement_type is RequirementType.MODULE_PLACEHOLDER_REQUEST
-            and not is_repeat
-        ):
-            actions += self._reply(message, src)
+        if now_ns < self._psu.off_until_ns:
+            return [Observed("goose_dropped", {"reason": "restarting"})]
+        return self._goose.received(message, header, src, now_ns)
+
+    # --- commands --------------------------------------------------------------------------------------------
+
+    def command(self, command: Command, now_ns: int, step: Step | None = None) -> list[Action]:
+        """Do what the mock is told; `step` if a scenario says so."""
+        actions = self._perform(command, now_ns)
+        told = {name: value for name, value in msgspec.to_builtins(command).items() if value is not None}
+        details: dict[str, Detail] = {"source": "control" if step is None else "scenario"}
+        if step is not None:
+            details["step"] = step.number
+        return [*actions, Observed("step", {**details, **told, "dispensers": len(self._sessions)})]
+
+    def _perform(self, command: Command, now_ns: int) -> list[Action]:
+        psu = self._psu
+        match command:
+            case Alarm():
+                return self._set_alarms([command.name], command.value, now_ns)
+            case ClearAlarm():
+                names = list(psu.alarms) if command.name is None else [command.name]
+                return self._set_alarms(names, 0, now_ns)
+            case RunningMode():
+                psu.running_mode = PsuRunningMode[command.mode]
+                return self._tell(lambda _: [write("psu_running_mode", psu.running_mode)], now_ns)
+            case Ratings():
+                return self._rate(command, now_ns)
+            case PortAvailable():
+                changed = range(1, 5) if command.connector is None else (command.connector,)
+                psu.port_available |= dict.fromkeys(changed, command.available)
+                return self._tell_connectors(
+                    changed, lambda number: [write("psu_port_available", command.available, number)], now_ns
+                )
+            case Placeholder():
+                self._set_policy(command)
+                return []
+            case Drop() | Reset() | Silence() | Refuse() | Listen() | Restart():
+                return self._connections(command, now_ns)
+            case Key():
+                return self._write_key(command, now_ns)
+            case Send():
+                data = bytes.fromhex(command.hex)
+                return [BytesAsked(connection, data) for connection in self._sessions]
+            case Write():
+                return self._tell(lambda _: [write_words(command.address, command.words)], now_ns)
+
+    def _set_alarms(self, names: Iterable[str], value: int, now_ns: int) -> list[Action]:
+        requests = [write(name, value) for name in names]
+        for request in requests:
+            self._psu.alarms.pop(request.name, None)
+            if value:
+                self._psu.alarms[request.name] = value
+        return self._tell(lambda _: requests, now_ns)
+
+    def _rate(self, command: Ratings, now_ns: int) -> list[Action]:
+        values = {
+            register: value
+            for name, register in RATING_REGISTERS.items()
+            if (value := getattr(command, name)) is not None
+        }
+        self._psu.rate(values, command.connector)
+        connectors = range(1, 5) if command.connector is None else (command.connector,)
+        return self._tell_connectors(
+            connectors,
+            lambda connector: [write(name, value, connector) for name, value in values.items()],
+            now_ns,
+        )
+
+    def _set_policy(self, command: Placeholder) -> None:
+        policy = PlaceholderPolicy(command.reply)
+        if command.connector_no is None:
+            self._psu.placeholder = policy
+            self._psu.placeholder_of.clear()
+        else:
+            self._psu.placeholder_of[command.connector_no] = policy
+
+    def _tell_connectors(
+        self, connectors: Iterable[int], requests_of: Callable[[int], list[Request]], now_ns: int
+    ) -> list[Action]:
+        """Write something about each of these connectors that a dispenser has."""
+
+        def requests(session: DispenserSession) -> list[Request]:
+            own = [connector for connector in connectors if connector <= session.connector_count]
+            return [request for connector in own for request in requests_of(connector)]
+
+        return self._tell(requests, now_ns)
+
+    def _tell(self, requests: Callable[[DispenserSession], list[Request]], now_ns: int) -> list[Action]:
+        """Write something to each dispenser. One that was not asked yet how many connectors it has gets to know
+        it with its first rounds."""
+        return [
+            action
+            for session in self._sessions.values()
+            if session.connector_count
+            for action in session.tell(requests(session), now_ns)
+        ]
+
+    def _write_key(self, command: Key, now_ns: int) -> list[Action]:
+        actions: list[Action] = []
+        for session in self._sessions.values():
+            if command.connector > session.connector_count:
+                continue
+            match command.key:
+                case "again":
+                    key = None
+                case "new":
+                    key = self._new_key()
+                case "zero":
+                    key = bytes(len(KEY))
+                case digits:
+                    key = bytes.fromhex(digits)
+            actions += session.write_key(command.connector, key, now_ns)
         return actions
 
-    def _power(
-        self, connector_no: int, former: _Demand | None, demand: _Demand, now_ns: int
-    ) -> Iterator[Action]:
-        """At once if it changed, else once a second."""
-        if (
-            former is not None
-            and (former.voltage_v, former.current_a) == (demand.voltage_v, demand.current_a)
-            and now_ns - former.published_ns < _PUBLISH_NS
-        ):
-            demand.published_ns = former.published_ns
-            return
-        demand.published_ns = now_ns
-        yield PowerPublished(connector_no, demand.voltage_v, demand.current_a)
+    # --- connections -----------------------------------------------------------------------------------------
 
-    def _reply(self, request: PowerRequest, dst: bytes) -> Iterator[Action]:
-        self._reply_st_num += 1
-        reply = PowerRequestReply(
-            connector_no=request.connector_no,
-            charging_sn=request.charging_sn,
-            requirement_type=request.requirement_type,
-            result=0,
-            mode=request.mode,
-            voltage_bits=bits_of_float(request.voltage_v),
-            current_bits=bits_of_float(request.current_a),
-        )
-        yield ReplySent(dst, reply, st_num=self._reply_st_num, sq_num=0)
-        yield Observed(
-            "placeholder_reply",
-            {"connector_no": request.connector_no, "st_num": self._reply_st_num, "sq_num": 0},
-        )
+    def _connections(
+        self, command: Drop | Reset | Silence | Refuse | Listen | Restart, now_ns: int
+    ) -> list[Action]:
+        match command:
+            case Drop():
+                return self._end_all("drop", reset=False)
+            case Reset():
+                return self._end_all("reset", reset=True)
+            case Silence():
+                return self._silence(command.for_s, now_ns)
+            case Refuse():
+                self._refuses_until_ns = _until(now_ns, command.for_s)
+                return [ListenAsked(accept=False)]
+            case Listen():
+                return self._listen()
+            case Restart():
+                return self._restart(command, now_ns)
+
+    def _end_all(self, reason: str, *, reset: bool) -> list[Action]:
+        return [action for session in self._sessions.values() for action in session.end(reason, reset=reset)]
+
+    def _silence(self, for_s: float | None, now_ns: int) -> list[Action]:
+        self._psu.silent_until_ns = _until(now_ns, for_s)
+        return self._end_silence(now_ns) if for_s == 0 else []
+
+    def _end_silence(self, now_ns: int) -> list[Action]:
+        self._psu.silent_until_ns = -math.inf
+        resumed: list[Action] = [Observed("silence_ended", {})]
+        return resumed + [action for session in self._sessions.values() for action in session.resume(now_ns)]
+
+    def _listen(self) -> list[Action]:
+        self._refuses_until_ns = None
+        self._psu.off_until_ns = -math.inf
+        return [ListenAsked(accept=True)]
+
+    def _restart(self, command: Restart, now_ns: int) -> list[Action]:
+        psu = self._psu
+        actions = self._end_all("the PSU restarts", reset=True)
+        self._keys.forget()
+        self._goose.restart(now_ns)
+        psu.silent_until_ns = -math.inf
+        if command.mac is not None:
+            psu.mac = bytes.fromhex(command.mac.replace(":", ""))
+        if command.for_s == 0:
+            return actions
+        psu.off_until_ns = self._refuses_until_ns = _until(now_ns, command.for_s)
+        return [*actions, ListenAsked(accept=False)]
 
 
-def _demand(message: PowerRequest | StopRequest, header: GooseHeader, src: bytes, now_ns: int) -> _Demand:
-    demand = _Demand(
-        identity=(src, header.st_num, header.t_seconds, header.t_fraction),
-        draws=False,
-        voltage_v=0.0,
-        current_a=0.0,
-        settled_ns=now_ns,
-        valid_until_ns=now_ns + header.time_allowed_to_live_ms * 1_000_000,
-        published_ns=now_ns,
-    )
-    if isinstance(message, PowerRequest):
-        demand.voltage_v = message.voltage_v
-        demand.current_a = message.current_a
-        # During a cable check and precharge no current flows to speak of.
-        demand.draws = message.requirement_type is RequirementType.CHARGING
-    return demand
-
-
-def _observed(
-    message: PowerRequest | StopRequest, header: GooseHeader, src: bytes, *, is_repeat: bool
-) -> Observed:
-    details: dict[str, Detail] = {
-        "src": src.hex(":"),
-        "connector_no": message.connector_no,
-        "st_num": header.st_num,
-        "sq_num": header.sq_num,
-        "message_utc": header.t_seconds + header.t_fraction / (1 << 24),
-        "repeat": is_repeat,
-    }
-    if isinstance(message, StopRequest):
-        return Observed("stop_request", {**details, "reason": message.reason.name})
-    details |= {
-        "requirement_type": message.requirement_type.name,
-        "mode": message.mode.name,
-        "voltage": message.voltage_v,
-        "current": message.current_a,
-    }
-    return Observed("power_request", details)
+def _until(now_ns: int, for_s: float | None) -> float:
+    return math.inf if for_s is None else now_ns + round(for_s * SECOND_NS)

@@ -87,6 +87,7 @@ class Process:
         self.events: Feed[Event] = Feed()
         self.popen = subprocess.Popen(
             [*wrapper, sys.executable, *command],
+            stdin=subprocess.PIPE if events else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -99,6 +100,8 @@ class Process:
     def wait(self, timeout_s: float = TIMEOUT_S) -> int:
         """Its exit code, once it has ended and all it said has been read."""
         code = self.popen.wait(timeout_s)
+        if self.popen.stdin is not None:
+            self.popen.stdin.close()
         for follower in self._followers:
             follower.join(timeout_s)
         return code
@@ -160,11 +163,76 @@ class Everest:
     def mode(self, connector: int, mode: str, phase: str) -> None:
         self.publish(f"power_supply_DC/psu_{connector}/e2m/mode", {"mode": mode, "charging_phase": phase})
 
+    def imd(self, connector: int, voltage_v: float) -> None:
+        self.publish(
+            f"isolation_monitor/imd_{connector}/m2e/isolation_measurement",
+            {"resistance_F_Ohm": 1e6, "voltage_V": voltage_v},
+        )
+
+    def ovm(self, connector: int, voltage_v: float) -> None:
+        self.publish(f"over_voltage_monitor/ovm_{connector}/m2e/voltage_measurement_V", voltage_v)
+
+    def meter(self, connector: int, voltage_v: float, current_a: float) -> None:
+        self.publish(
+            f"powermeter/meter_{connector}/m2e/powermeter_values",
+            {
+                "timestamp": "2026-01-01T00:00:00.000Z",
+                "energy_Wh_import": {"total": 0},
+                "voltage_V": {"DC": voltage_v},
+                "current_A": {"DC": current_a},
+            },
+        )
+
     def setpoint(self, connector: int, voltage_v: float, current_a: float) -> None:
         self.publish(
             f"power_supply_DC/psu_{connector}/e2m/export_voltage_current",
             {"voltage_V": voltage_v, "current_A": current_a},
         )
+
+    def raised(self, connector: int, *, after: int = 0) -> list[tuple[str, str]]:
+        """Errors of the connector that stand now: (type, sub_type), by what was raised and cleared."""
+        standing: dict[tuple[str, str], bool] = {}
+        for topic, payload in self.messages.all()[after:]:
+            name = topic.rpartition("/")[2]
+            if f"/psu_{connector}/m2e/" in topic and name in ("raise_error", "clear_error"):
+                error = json.loads(payload)
+                standing[error["type"], error["sub_type"]] = name == "raise_error"
+        return sorted(key for key, is_raised in standing.items() if is_raised)
+
+    def wait_error(
+        self,
+        connector: int,
+        error_type: str,
+        sub_type: str = "",
+        *,
+        raised: bool = True,
+        after: int = 0,
+        timeout_s: float = TIMEOUT_S,
+    ) -> str:
+        """The message of the first raise_error (clear_error) of that kind."""
+        name = "raise_error" if raised else "clear_error"
+
+        def fits(message: tuple[str, str]) -> bool:
+            if not message[0].endswith(f"power_supply_DC/psu_{connector}/m2e/{name}"):
+                return False
+            error = json.loads(message[1])
+            return (error["type"], error["sub_type"]) == (error_type, sub_type)
+
+        what = f"{name} {error_type}/{sub_type} of connector {connector}"
+        found = self.messages.wait(fits, after=after, timeout_s=timeout_s, what=what)
+        return str(json.loads(found[1])["message"])
+
+    def wait_object(
+        self, topic: str, wanted: dict[str, object], *, after: int = 0, timeout_s: float = TIMEOUT_S
+    ) -> dict[str, Any]:
+        """The first JSON object on a topic that ends so, in which these keys have these values."""
+
+        def fits(message: tuple[str, str]) -> bool:
+            return message[0].endswith(topic) and wanted.items() <= json.loads(message[1]).items()
+
+        found = self.messages.wait(fits, after=after, timeout_s=timeout_s, what=f"{topic} {wanted}")
+        value: dict[str, Any] = json.loads(found[1])
+        return value
 
     def heartbeat(self, connectors: int) -> None:
         self._heartbeat_id += 1
@@ -204,25 +272,52 @@ class Everest:
 class Rig:
     """Broker, mock and EVerest run; the driver is started by the test."""
 
-    def __init__(self, directory: Path, connectors: int, settings: str) -> None:
+    def __init__(
+        self, directory: Path, connectors: int, settings: str, mock_options: Sequence[str], tables: str
+    ) -> None:
         self.directory = directory
         self.connectors = connectors
         self.broker = Mosquitto(directory)
         self.broker.start()
-        self.mock = Process(
-            ["-m", "fusioncharger", "mock", "--interface", "veth0", "--port", "0", "--events", "-"], events=True
-        )
-        port = self.mock.events.wait(lambda event: event["event"] == "listening")["port"]
+        self._mock_options = tuple(mock_options)
+        self.mock = self._new_mock(0)
+        self.mock_port = self.mock.events.wait(lambda event: event["event"] == "listening")["port"]
         self.config = directory / "site.toml"
-        self.config.write_text(self._config_text(settings, port))
+        self.config.write_text(self._config_text(settings, self.mock_port, tables))
         self.everest = Everest(self.broker.port)
         self._drivers: list[Process] = []
+        self._contactor_on = False
 
     @property
     def driver(self) -> Process:
         return self._drivers[-1]
 
-    def _config_text(self, settings: str, port: int) -> str:
+    def _new_mock(self, port: int) -> Process:
+        command = ["-m", "fusioncharger", "mock", *self._mock_options, "--interface", "veth0"]
+        return Process([*command, "--port", str(port), "--events", "-", "--control", "-"], events=True)
+
+    def restart_mock(self, *options: str) -> None:
+        """Another mock on the same port, with other options; the events start anew."""
+        self.mock.kill()
+        self._mock_options = options
+        self.mock = self._new_mock(self.mock_port)
+        self.mock.events.wait(lambda event: event["event"] == "listening")
+
+    def reconnect_everest(self) -> None:
+        """EVerest anew, on a broker that was started anew; its messages start anew, too."""
+        self.everest.close()
+        self.everest = Everest(self.broker.port)
+
+    def psu(self, do: str, **fields: object) -> None:
+        """Have the mock do something (docs/mock.md) and wait until it is done."""
+        mark = self.mock.events.mark()
+        assert self.mock.popen.stdin is not None
+        self.mock.popen.stdin.write(json.dumps({"do": do, **fields}) + "\n")
+        self.mock.popen.stdin.flush()
+        done = self.mock.events.wait(lambda event: event["event"] in ("step", "control_error"), after=mark)
+        assert done["event"] == "step", done
+
+    def _config_text(self, settings: str, port: int, more: str) -> str:
         tables = "".join(
             f"""
 [[connectors]]
@@ -232,8 +327,9 @@ max_export_power_W = 60000
 power_supply_DC = "psu_{n}"
 evse_board_support = "bsp_{n}"
 isolation_monitor = "imd_{n}"
+over_voltage_monitor = "ovm_{n}"
 powermeter = "meter_{n}"
-"""
+{more.format(n=n)}"""
             for n in range(1, self.connectors + 1)
         )
         return f"""
@@ -248,15 +344,30 @@ port = {self.broker.port}
 dir = "{self.directory / "sessions"}"
 {tables}"""
 
-    def start_driver(self, *, fault: str = "", wrapper: Sequence[str] = ()) -> Process:
-        """Start the driver and wait until it is up: MAC exchanged, MQTT connected."""
+    def start_driver(
+        self, *options: str, fault: str = "", wrapper: Sequence[str] = (), first_key: bool = True
+    ) -> Process:
+        """Start the driver and wait until it is up: MAC exchanged, first-key cycle over, MQTT connected."""
         program = [str(FAULTY_DRIVER), fault] if fault else ["-m", "fusioncharger", "run"]
         mark = self.everest.messages.mark()
         rounds = self.mock.events.mark()
-        self._drivers.append(Process([*program, "--config", str(self.config)], wrapper=wrapper))
+        self.launch_driver(*options, program=program, wrapper=wrapper)
         self.everest.wait("telemetry/status", "online", after=mark)
         self.mock.events.wait(lambda event: event["event"] == "round_done", after=rounds)
+        if first_key:
+            for connector in range(1, self.connectors + 1):
+                self.wait_stop(connector, after=rounds)
         self.driver.log.wait(lambda line: "recording" in line)
+        return self.driver
+
+    def launch_driver(
+        self,
+        *options: str,
+        program: Sequence[str] = ("-m", "fusioncharger", "run"),
+        wrapper: Sequence[str] = (),
+    ) -> Process:
+        """Start the driver and wait for nothing."""
+        self._drivers.append(Process([*program, "--config", str(self.config), *options], wrapper=wrapper))
         return self.driver
 
     def close(self) -> None:
@@ -315,6 +426,34 @@ dir = "{self.directory / "sessions"}"
             what=f"key of connector {connector}",
         )
 
+    def requests(self, connector: int, *, after: int = 0) -> list[tuple[str, float, float]]:
+        """What the new GOOSE messages of a connector ask for: kind ("STOP" for a stop request), V, A."""
+        return [
+            (frame.get("requirement_type", "STOP"), frame.get("voltage", 0.0), frame.get("current", 0.0))
+            for frame in self.frames(connector, after=after)
+        ]
+
+    def wait_report(
+        self, wanted: dict[str, int], *, after: int = 0, timeout_s: float = TIMEOUT_S
+    ) -> dict[str, int]:
+        """The registers of the first report in which these have these values."""
+        found = self.mock.events.wait(
+            lambda event: event["event"] == "report" and wanted.items() <= event["registers"].items(),
+            after=after,
+            timeout_s=timeout_s,
+            what=f"report with {wanted}",
+        )
+        registers: dict[str, int] = found["registers"]
+        return registers
+
+    def settle(self, connector: int = 1) -> dict[str, int]:
+        """The registers as reported once all that EVerest said before has been handled: a contactor is switched
+        and reported at once."""
+        self._contactor_on = not self._contactor_on
+        mark = self.mock.events.mark()
+        self.everest.bsp(connector, "PowerOn" if self._contactor_on else "PowerOff")
+        return self.wait_report({f"{connector}/contactor_status": int(self._contactor_on)}, after=mark)
+
     def charge(self, connector: int, voltage_v: float = 400, current_a: float = 20) -> None:
         """From plug-in to charging."""
         mark = self.mock.events.mark()
@@ -366,10 +505,21 @@ def decoded(output: RecordedOutput) -> AnyOutput:
 
 
 @contextlib.contextmanager
-def rig(directory: Path, connectors: int = 1, settings: str = "") -> Iterator[Rig]:
-    """The system in a network of its own; everything is ended whatever happens."""
+def rig(
+    directory: Path,
+    connectors: int = 1,
+    settings: str = "",
+    *,
+    mock_options: Sequence[str] = ("--ratings-at-once",),
+    tables: str = "",
+) -> Iterator[Rig]:
+    """The system in a network of its own; everything is ended whatever happens.
+
+    `settings` are further lines of the driver's configuration, `tables` of each connector's, with {n} for its
+    number. `mock_options` may begin with CERT_DIR. The mock says its ratings at once, not after 10 s.
+    """
     with network_namespace():
-        system = Rig(directory, connectors, settings)
+        system = Rig(directory, connectors, settings, mock_options, tables)
         try:
             yield system
         finally:

@@ -1,13 +1,15 @@
 """What the documents say is generated from, or checked against, the code."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from fusioncharger.actors.connector_table import diagram, outward
 from fusioncharger.app.cli import COMMANDS
 from fusioncharger.app.run_command import load_config
-from fusioncharger.messages.config import Config, ConnectorConfig, JournalConfig, MqttConfig
+from fusioncharger.messages.config import Config, ConnectorConfig, JournalConfig, MqttConfig, parse
 from fusioncharger.messages.types import ConnectorPhase, ModePhase
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,3 +47,71 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text()
     assert all(f"`{command}`" in text for command in COMMANDS)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+EVEREST_EXAMPLES = list(
+    zip(blocks("everest.md", "yaml"), blocks("everest.md", "toml"), ("over MQTT", "built in"), strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("everest", "driver"),
+    [example[:2] for example in EVEREST_EXAMPLES],
+    ids=[example[2] for example in EVEREST_EXAMPLES],
+)
+def test_the_examples_with_everest_fit_together(everest: str, driver: str) -> None:
+    modules = yaml.safe_load(everest)["active_modules"]
+    config = parse(driver, "everest.md")
+    apis = {
+        key: f"{key}_API"
+        for key in ("power_supply_DC", "isolation_monitor", "over_voltage_monitor", "powermeter")
+    }
+    apis |= {"evse_manager": "evse_manager_consumer_API"}
+    for connector in config.connectors:
+        assert connector.evse_board_support in modules
+        for key, api in apis.items():
+            module_id = getattr(connector, key)
+            assert not module_id or modules[module_id]["module"] == api, key
+    if config.error_history:
+        assert modules[config.error_history]["module"] == "error_history_consumer_API"
+    for module_id, module in modules.items():
+        for targets in module.get("connections", {}).values():
+            for target in targets:
+                assert target["module_id"] in modules, (module_id, target)
+                assert target["implementation_id"]
+
+
+def test_the_first_example_is_complete() -> None:
+    """Every device of the connector is EvseManager's, too; and a consumer's check is off."""
+    everest, driver = EVEREST_EXAMPLES[0][:2]
+    (connector,) = parse(driver, "everest.md").connectors
+    wanted = yaml.safe_load(everest)["active_modules"]["evse_manager_1"]["connections"]
+    for requirement, module_id in (
+        ("powersupply_DC", connector.power_supply_DC),
+        ("bsp", connector.evse_board_support),
+        ("imd", connector.isolation_monitor),
+        ("over_voltage_monitor", connector.over_voltage_monitor),
+        ("powermeter_car_side", connector.powermeter),
+    ):
+        assert wanted[requirement][0]["module_id"] == module_id
+    for module in yaml.safe_load(EVEREST_EXAMPLES[1][0])["active_modules"].values():
+        if module["module"].endswith("consumer_API"):
+            assert module["config_module"]["cfg_communication_check_to_s"] == 0
+
+
+def test_the_migration_names_every_setting() -> None:
+    """The table of everest.md, against what the migration takes."""
+    from fusioncharger.app.everest_config import _CONNECTOR_SETTINGS, _SETTINGS  # noqa: PLC0415
+
+    text = (DOCS / "everest.md").read_text()
+    assert all(f"`{key}`" in text for key in (*_SETTINGS, *_CONNECTOR_SETTINGS))
+
+
+def test_the_toml_of_the_documents_is_toml() -> None:
+    for page in DOCS.glob("*.md"):
+        for block in blocks(page.name, "toml"):
+            tomllib.loads(block)

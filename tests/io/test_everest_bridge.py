@@ -1,6 +1,7 @@
 """The bridge between MQTT and the core, against a real broker (behaviour.md §8)."""
 
 import contextlib
+import json
 import logging
 import queue
 import time
@@ -9,18 +10,29 @@ import pytest
 from broker import Mosquitto
 from fusioncharger.io.everest_bridge import REJECTIONS_SHOWN_PER_SECOND, EverestBridge
 from fusioncharger.messages.config import Config, ConnectorConfig, MqttConfig
+from fusioncharger.messages.everest import Capabilities
 from fusioncharger.messages.inputs import (
+    ActiveErrorsReceived,
     BrokerConnected,
     BrokerDisconnected,
+    BspError,
     HeartbeatReceived,
     ModeRequested,
     MqttMessageRejected,
+    OverVoltageMeasured,
 )
-from fusioncharger.messages.outputs import ModePublished, TelemetryPublished
+from fusioncharger.messages.outputs import (
+    ActiveErrorsRequested,
+    CapabilitiesPublished,
+    ModePublished,
+    TelemetryPublished,
+    VoltageCurrentPublished,
+)
 from fusioncharger.messages.types import ChargingPhase, Mode
 from test_mqtt_client import TIMEOUT_S, Peer
 
 PSU = "everest_api/1/power_supply_DC/psu"
+HISTORY = "everest_api/1/error_history_consumer/history"
 
 
 @pytest.fixture
@@ -43,8 +55,10 @@ def config(broker):
                 max_export_power_W=60_000.0,
                 power_supply_DC="psu",
                 evse_board_support="bsp",
+                over_voltage_monitor="ovm",
             ),
         ),
+        error_history="history",
         mqtt=MqttConfig(host="127.0.0.1", port=broker.port),
         telemetry_topic_prefix="telemetry",
     )
@@ -80,6 +94,40 @@ def test_messages_become_inputs_and_outputs_messages(broker, bridge, inputs):
         assert peer.get() == (f"{PSU}/m2e/mode", b'"Export"', False)
         bridge.handle(TelemetryPublished(topic="connector/1", values={"x": 1.5}))
         assert peer.get() == ("telemetry/connector/1", b'{"x":1.5}', False)
+
+
+def test_measurements_and_what_is_measured(broker, bridge, inputs):
+    with Peer(broker.port, f"{PSU}/m2e/#") as peer:
+        peer.publish("everest_api/1/over_voltage_monitor/ovm/m2e/voltage_measurement_V", b"399.5")
+        assert inputs.get(timeout=TIMEOUT_S) == OverVoltageMeasured(connector=1, voltage_v=399.5)
+        bridge.handle(CapabilitiesPublished(connector=1, capabilities=Capabilities()))
+        topic, payload, _ = peer.get()
+        assert topic == f"{PSU}/m2e/capabilities"
+        assert json.loads(payload)["bidirectional"] is False
+        bridge.handle(VoltageCurrentPublished(connector=1, voltage_v=1.5, current_a=0.0))
+        assert peer.get() == (f"{PSU}/m2e/voltage_current", b'{"voltage_V":1.5,"current_A":0.0}', False)
+
+
+def test_active_errors_are_asked_for_and_answered(broker, bridge, inputs):
+    origin = {"module_id": "bsp", "implementation_id": "main"}
+    error = {"type": "evse_board_support/EnclosureOpen", "origin": origin}
+    with Peer(broker.port, f"{HISTORY}/m2e/#") as peer:
+        bridge.handle(ActiveErrorsRequested())
+        topic, payload, _ = peer.get()
+        assert topic == f"{HISTORY}/m2e/active_errors"
+        peer.publish(
+            f"{HISTORY}/e2m/error_raised", json.dumps({**error, "type": "x/Other"}).encode()
+        )  # nothing
+        peer.publish(json.loads(payload)["headers"]["replyTo"], json.dumps({"errors": [error]}).encode())
+        assert inputs.get(timeout=TIMEOUT_S) == ActiveErrorsReceived(errors=(BspError(1, "EnclosureOpen"),))
+
+
+def test_each_process_has_replies_of_its_own(broker, bridge, inputs):
+    with Peer(broker.port, f"{HISTORY}/m2e/#") as peer, running(broker, inputs) as other:
+        assert inputs.get(timeout=TIMEOUT_S) == BrokerConnected(session_present=False)
+        bridge.handle(ActiveErrorsRequested())
+        other.handle(ActiveErrorsRequested())
+        assert peer.get()[1] != peer.get()[1]
 
 
 def test_a_retained_command_starts_nothing(broker, inputs):

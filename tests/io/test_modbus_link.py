@@ -4,13 +4,13 @@ import contextlib
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from fusioncharger.io.key_ring import KeyRing
+from fakes.link_bench import Bench
 from fusioncharger.io.modbus_connection import MAX_PENDING_BYTES, MAX_UNANSWERED, MAX_UNEXPECTED
 from fusioncharger.io.modbus_link import ModbusLink
-from fusioncharger.io.modbus_psu_codec import Answer, ExceptionAnswer, PsuCodec, ReadAnswer, Report, WriteAnswer
+from fusioncharger.io.modbus_psu_codec import ExceptionAnswer, ReadAnswer, Report, WriteAnswer
 from fusioncharger.messages.inputs import (
     HmacKeyReceived,
     Input,
@@ -32,88 +32,8 @@ from fusioncharger.messages.outputs import (
     WriteAnswered,
 )
 
-TIMEOUT_S = 5.0
 KEY = bytes(range(1, 49))
 KEY_WORDS = tuple(int.from_bytes(KEY[n : n + 2], "big") for n in range(0, 48, 2))
-
-
-class Psu:
-    """The PSU's end of the accepted connection."""
-
-    def __init__(self, accepted: socket.socket) -> None:
-        self.socket = accepted
-        self.socket.settimeout(TIMEOUT_S)
-        self.codec = PsuCodec()
-
-    def send(self, *adus: bytes) -> None:
-        self.socket.sendall(b"".join(adus))
-
-    def read(self, transaction_id: int, address: int = 0x1015, count: int = 1) -> None:
-        self.send(self.codec.read(transaction_id, 0xFF, address, count))
-
-    def receive(self) -> Answer:
-        while (answer := self.codec.next_event()) is None:
-            data = self.socket.recv(65536)
-            assert data, "the dispenser closed the connection"
-            self.codec.receive(data)
-        return answer
-
-    def expect_end(self) -> None:
-        try:
-            while self.socket.recv(65536):
-                pass
-        except ConnectionResetError:
-            pass  # what an end looks like when there were bytes that the dispenser had not read
-
-
-class Bench:
-    """A link, what its sink got, and the listening socket that it connects to."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(TIMEOUT_S)
-        self.port = self.listener.getsockname()[1]
-        self.inputs: queue.Queue[Input] = queue.Queue()
-        self.key_ring = KeyRing(4)
-        self.links: list[ModbusLink] = []
-        self.psus: list[Psu] = []
-
-    def start(
-        self, host: str = "127.0.0.1", port: int = 0, sink: Callable[[Input], None] | None = None
-    ) -> ModbusLink:
-        link = ModbusLink(
-            host=host,
-            port=port or self.port,
-            key_ring=self.key_ring,
-            sink=sink or self.inputs.put,
-            connect_timeout_s=0.2,
-        )
-        self.links.append(link)
-        link.start()
-        return link
-
-    def accept(self) -> Psu:
-        psu = Psu(self.listener.accept()[0])
-        self.psus.append(psu)
-        return psu
-
-    def connected(self, connection: int = 1, host: str = "127.0.0.1") -> tuple[ModbusLink, Psu]:
-        link = self.start(host)
-        link.handle(PsuConnectRequested(connection=connection))
-        psu = self.accept()
-        assert self.next() == PsuConnected(connection=connection)
-        return link, psu
-
-    def next(self) -> Input:
-        return self.inputs.get(timeout=TIMEOUT_S)
-
-    def close(self) -> None:
-        for link in self.links:
-            link.close()
-            assert not link.is_alive()
-        for psu in self.psus:
-            psu.socket.close()
-        self.listener.close()
 
 
 @pytest.fixture
@@ -319,14 +239,24 @@ def test_protocol_error_ends_the_connection_after_what_came_before(bench: Bench)
 
 def test_end_of_stream_is_told(bench: Bench) -> None:
     _, psu = bench.connected()
+    psu.read(1)
+    bench.next()
     psu.socket.close()
     assert bench.next() == PsuDisconnected(connection=1, reason="closed by the PSU")
 
 
+def test_psu_that_parts_without_a_request_may_want_tls(bench: Bench) -> None:
+    _, psu = bench.connected()
+    psu.socket.close()
+    reason = "closed by the PSU before its first request; it may want TLS (tls_enabled = false)"
+    assert bench.next() == PsuDisconnected(connection=1, reason=reason)
+
+
 def test_reset_is_told(bench: Bench) -> None:
     _, psu = bench.connected()
-    psu.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    psu.socket.close()
+    psu.read(1)
+    bench.next()
+    psu.reset()
     assert bench.next() == PsuDisconnected(connection=1, reason="Connection reset by peer")
 
 

@@ -1,164 +1,19 @@
 """The mock as a process, over real sockets: the test is the dispenser."""
 
 import json
-import os
-import queue
 import signal
 import socket
 import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fusioncharger.io.goose_codec import decode, encode, verify
-from fusioncharger.io.goose_port import GoosePort, open_port
-from fusioncharger.io.modbus_codec import DispenserCodec, ReadRequest, Request, WriteRequest
-from fusioncharger.messages.goose import GooseHeader, GooseMessage, PowerRequest, PowerRequestReply, StopRequest
-from fusioncharger.messages.outputs import ReadAnswered, ReportSent, Segment, WriteAnswered
-from fusioncharger.messages.types import PowerRequestMode, RequirementType, StopReason
-from fusioncharger.mock.psu_model import KEY
-
-TIMEOUT_S = 10.0
-COMMAND = [sys.executable, "-c", "import sys; from fusioncharger.app.cli import main; sys.exit(main())", "mock"]
-Event = dict[str, Any]
-
-
-class Mock:
-    """The process, and what it writes to its event log."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, "--interface", "udp:0", "--port", "0", "--events", "-"],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self.events: queue.Queue[Event] = queue.Queue()
-        self.seen: list[Event] = []
-        threading.Thread(target=self._read, daemon=True).start()
-        listening = self.wait("listening")
-        self.port: int = listening["port"]
-        self.goose_port = int.from_bytes(bytes.fromhex(listening["mac"].replace(":", ""))[4:], "big")
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.events.put(json.loads(line))
-
-    def wait(self, name: str, matches: Callable[[Event], bool] = lambda _: True) -> Event:
-        """The next event of that name that matches; those before it are in `seen`."""
-        while True:
-            event = self.events.get(timeout=TIMEOUT_S)
-            self.seen.append(event)
-            if event["event"] == name and matches(event):
-                return event
-
-    def stop(self, number: int = signal.SIGTERM) -> str:
-        """Standard error."""
-        self.process.send_signal(number)
-        self.process.wait(TIMEOUT_S)
-        assert self.process.stderr is not None
-        assert self.process.stdout is not None
-        text = self.process.stderr.read().decode()
-        self.process.stderr.close()
-        self.wait("stopped")
-        self.process.stdout.close()
-        assert self.process.returncode == 0, text
-        assert "Traceback" not in text
-        return text
-
-
-class Dispenser:
-    """A dispenser with one connector that answers whatever it is asked."""
-
-    def __init__(self, mock: Mock) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", mock.port), TIMEOUT_S)
-        self.codec = DispenserCodec()
-
-    def request(self) -> Request:
-        """The next request, answered."""
-        while (request := self.codec.next_event()) is None:
-            data = self.socket.recv(65536)
-            assert data, "the mock closed the connection"
-            self.codec.receive(data)
-        self.socket.sendall(self.codec.encode(_answer(request)))
-        return request
-
-    def requests_until(self, address: int) -> Request:
-        while not isinstance(request := self.request(), WriteRequest) or request.address != address:
-            pass
-        return request
-
-    def report(self, working_status: int) -> None:
-        report = ReportSent(connection=1, transaction_id=0, segments=(Segment(0x110B, (working_status,)),))
-        self.socket.sendall(self.codec.encode(report))
-
-
-def _answer(request: Request) -> ReadAnswered | WriteAnswered:
-    ids = {"connection": 1, "transaction_id": request.transaction_id, "unit_id": request.unit_id}
-    if isinstance(request, ReadRequest):
-        return ReadAnswered(words=(1,) * request.count, **ids)
-    assert isinstance(request, WriteRequest)
-    value = request.words[0] if request.function == 0x06 else len(request.words)
-    return WriteAnswered(function=request.function, address=request.address, value=value, **ids)
-
-
-class Ether:
-    """A dispenser's GOOSE port."""
-
-    def __init__(self, mock: Mock) -> None:
-        self.port: GoosePort = open_port(f"udp:0:{mock.goose_port}")
-        self.mac = self.port.mac
-
-    def send(self, message: GooseMessage, *, st_num: int = 1, sq_num: int = 0, key: bytes | None = KEY) -> None:
-        header = GooseHeader(st_num=st_num, sq_num=sq_num, t_seconds=st_num, t_fraction=0)
-        frame = encode(message, header, dst=bytes(6), src=self.mac, vlan_id=0, vlan_priority=5, key=key)
-        self.port.send(frame)
-
-
-PLACEHOLDER = PowerRequest(
-    connector_no=3,
-    requirement_type=RequirementType.MODULE_PLACEHOLDER_REQUEST,
-    mode=PowerRequestMode.CONSTANT_CURRENT,
-    voltage_v=0.0,
-    current_a=0.0,
-)
-CHARGING = PowerRequest(
-    connector_no=3,
-    requirement_type=RequirementType.CHARGING,
-    mode=PowerRequestMode.CONSTANT_CURRENT,
-    voltage_v=400.0,
-    current_a=20.0,
-)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Mock]]:
-    mocks: list[Mock] = []
-
-    def start(**environment: str) -> Mock:
-        mocks.append(Mock({f"FUSION_CHARGER_MOCK_{name}": value for name, value in environment.items()}))
-        return mocks[-1]
-
-    yield start
-    for mock in mocks:
-        if mock.process.poll() is None:
-            mock.stop()
-
-
-@pytest.fixture
-def mock(start: Callable[..., Mock]) -> Mock:
-    return start()
-
-
-@pytest.fixture
-def ether(mock: Mock) -> Iterator[Ether]:
-    ether = Ether(mock)
-    yield ether
-    ether.port.close()
+from fusioncharger.io.goose_codec import decode, verify
+from fusioncharger.io.modbus_codec import ReadRequest, WriteRequest
+from fusioncharger.messages.goose import PowerRequestReply, StopRequest
+from fusioncharger.messages.types import StopReason
+from fusioncharger.mock.dispenser_session import KEY
+from mock_bench import CHARGING, COMMAND, PLACEHOLDER, TIMEOUT_S, Dispenser, Ether, Mock
 
 
 def test_dispenser_is_asked_and_gets_its_key(mock: Mock) -> None:
@@ -317,9 +172,12 @@ def refusal(*options: str) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["certs"], "CERT_DIR: found 'certs'; this version has no TLS, run the mock without it"),
+        (
+            ["--running-mode", "RUNING"],
+            "--running-mode: found 'RUNING'; did you mean 'RUNNING'?; allowed: STARTING_UP",
+        ),
         (["--port", "x"], "--port: found 'x'; allowed: 0 to 65535"),
-        (["--interface", "nosuch0"], "--interface: no Ethernet interface 'nosuch0'"),
+        (["--interface", "nosuch0"], "--interface: no Ethernet interface 'nosuch0'; there are: "),
         (["--events", "/nosuch/events"], "--events: /nosuch/events cannot be written: No such file"),
     ],
 )
@@ -328,5 +186,5 @@ def test_what_is_not_usable_is_one_line_and_exit_code_2(options: list[str], mess
 
 
 def test_port_that_is_taken_is_one_line_and_exit_code_2(mock: Mock) -> None:
-    message = f"cannot listen on TCP port {mock.port}: "
-    assert refusal("--interface", "udp:0", "--port", str(mock.port)).startswith(message)
+    message = f"TCP port {mock.port} is in use; choose another with --port"
+    assert refusal("--interface", "udp:0", "--port", str(mock.port)) == message

@@ -1,122 +1,14 @@
 """The PSU model on a time of the test's own: what it asks when, and what it makes of GOOSE."""
 
 import pytest
-from fusioncharger.io.modbus_adu import Device
-from fusioncharger.io.modbus_psu_codec import ExceptionAnswer, ReadAnswer, Report, WriteAnswer
-from fusioncharger.messages.goose import GooseHeader, PowerRequest, StopRequest, bits_of_float
+from fusioncharger.io.modbus_psu_codec import ExceptionAnswer, ReadAnswer, WriteAnswer
+from fusioncharger.messages.goose import bits_of_float
 from fusioncharger.messages.outputs import Segment
-from fusioncharger.messages.registers import RegisterMap, decode
-from fusioncharger.messages.types import PowerRequestMode, RequirementType, StopReason
-from fusioncharger.mock.actions import (
-    Action,
-    DisconnectAsked,
-    Observed,
-    PowerPublished,
-    ReadAsked,
-    ReplySent,
-    WriteAsked,
-)
-from fusioncharger.mock.psu_model import KEY, PsuModel
-
-SECOND_NS = 1_000_000_000
-MAC = bytes.fromhex("020000000001")
-DISPENSER = bytes.fromhex("020000000002")
-REGISTERS = RegisterMap(4)
-KEY_WORDS = tuple(int.from_bytes(KEY[n : n + 2], "big") for n in range(0, 48, 2))
-
-
-class Bench:
-    """A model, and dispensers that answer at once from a few register values."""
-
-    def __init__(self, connector_count: int = 1) -> None:
-        self.model = PsuModel(mac=MAC, noise=lambda: 0.0)
-        self.now_ns = 0
-        self.values = {0x1015: connector_count}
-        self.asked: list[ReadAsked | WriteAsked] = []
-        self.events: list[Observed] = []
-        self.others: list[Action] = []
-
-    def connect(self, connection: int = 1) -> None:
-        self.perform(self.model.connected(connection, f"peer {connection}", self.now_ns))
-
-    def perform(self, actions: list[Action], *, answer: bool = True) -> None:
-        for action in actions:
-            match action:
-                case ReadAsked() | WriteAsked():
-                    self.asked.append(action)
-                case Observed():
-                    self.events.append(action)
-                case _:
-                    self.others.append(action)
-        for action in actions:
-            if answer and isinstance(action, ReadAsked | WriteAsked):
-                self.answer(action)
-
-    def answer(self, asked: ReadAsked | WriteAsked, *, answer: bool = True) -> None:
-        if isinstance(asked, ReadAsked):
-            words = tuple(self.values.get(asked.address + n, 0) for n in range(asked.count))
-            event = ReadAnswer(asked.transaction_id, 0xFF, words)
-        else:
-            value = asked.words[0] if asked.function == 0x06 else len(asked.words)
-            event = WriteAnswer(asked.transaction_id, 0xFF, asked.function, asked.address, value)
-        self.perform(self.model.received(asked.connection, event, self.now_ns), answer=answer)
-
-    def run_until(self, now_ns: int) -> None:
-        while self.model.due_ns is not None and self.model.due_ns <= now_ns:
-            self.now_ns = self.model.due_ns
-            self.perform(self.model.timer(self.now_ns))
-        self.now_ns = now_ns
-
-    def report(self, *segments: Segment, connection: int = 1, answer: bool = True) -> None:
-        report = Report(3, 0, response_required=False, devices=(Device(0, segments),))
-        self.perform(self.model.received(connection, report, self.now_ns), answer=answer)
-
-    def goose(
-        self, message: PowerRequest | StopRequest, st_num: int, sq_num: int = 0, src: bytes = DISPENSER
-    ) -> None:
-        header = GooseHeader(st_num=st_num, sq_num=sq_num, t_seconds=100 + st_num, t_fraction=1 << 23)
-        self.perform(self.model.goose_received(message, header, src, self.now_ns))
-
-    def take_asked(self) -> list[tuple[str, str, object]]:
-        """What was asked since the last call: ("read" or function, register, value)."""
-        asked = [_readable(one) for one in self.asked]
-        self.asked.clear()
-        return asked
-
-    def take_events(self, *names: str) -> list[dict[str, object]]:
-        found = [event.details for event in self.events if event.event in names]
-        self.events.clear()
-        return found
-
-
-def _readable(asked: ReadAsked | WriteAsked) -> tuple[str, str, object]:
-    found = REGISTERS.at(asked.address)
-    assert found is not None
-    register, word = found
-    assert word == 0
-    if isinstance(asked, ReadAsked):
-        assert asked.count == register.words
-        return ("read", register.key, None)
-    return (f"{asked.function:02x}", register.key, decode(register, asked.words))
-
-
-def power(
-    kind: RequirementType = RequirementType.CHARGING,
-    voltage_v: float = 400.0,
-    current_a: float = 57.5,
-    connector_no: int = 5,
-) -> PowerRequest:
-    return PowerRequest(
-        connector_no=connector_no,
-        requirement_type=kind,
-        mode=PowerRequestMode.CONSTANT_CURRENT,
-        voltage_v=voltage_v,
-        current_a=current_a,
-    )
-
-
-PLACEHOLDER = power(RequirementType.MODULE_PLACEHOLDER_REQUEST, 0.0, 0.0)
-STOP = StopRequest(connector_no=5, reason=StopReason.NORMAL)
+from fusioncharger.messages.types import RequirementType
+from fusioncharger.mock.actions import Action, DisconnectAsked, PowerPublished, ReplySent
+from fusioncharger.mock.dispenser_session import KEY
+from fusioncharger.mock.psu_state import PsuState
+from model_bench import DISPENSER, MAC, PLACEHOLDER, SECOND_NS, STOP, Bench, power
 
 
 def round_of(connector_count: int, *, energy: float = 0.0, current: float = 0.0) -> list[object]:
@@ -174,6 +66,28 @@ def test_round_every_5_s_and_ratings_from_the_third() -> None:
     assert third[:2] + third[16:] == [row for row in round_of(2) if row[0] != "read"]
     bench.run_until(15 * SECOND_NS)
     assert len(bench.take_asked()) == len(third)
+
+
+def test_ratings_at_once() -> None:
+    bench = Bench(psu=PsuState(mac=MAC, first_round_with_ratings=1))
+    bench.connect()
+    asked = [row[1] for row in bench.take_asked()]
+    assert asked[3:9] == [
+        "1/max_rated_psu_voltage",
+        "1/max_rated_psu_current",
+        "1/min_rated_psu_voltage",
+        "1/min_rated_psu_current",
+        "1/rated_output_power_psu",
+        "1/psu_port_available",
+    ]
+
+
+def test_alarms_from_the_start_follow_the_mac_in_the_first_round() -> None:
+    bench = Bench(psu=PsuState(mac=MAC, alarms={"PowerUnit/Water": 1, "AcBranch/AcBranch1": 0x80}))
+    bench.connect()
+    assert bench.take_asked()[3:5] == [("06", "PowerUnit/Water", 1), ("10", "AcBranch/AcBranch1", 0x80)]
+    bench.run_until(5 * SECOND_NS)
+    assert bench.take_asked() == round_of(1)
 
 
 def test_global_number_is_read_while_charging() -> None:
@@ -336,7 +250,7 @@ def test_key_is_written_each_time_a_connector_enters_inserted() -> None:
         written.append(bench.take_asked())
     key = [("10", "2/hmac_key", KEY)]
     assert written == [[], key, [], [], [], [], key, [], key]
-    assert bench.take_events("key_written") == [{"peer": "peer 1", "connector": 2}] * 3
+    assert bench.take_events("key_written") == [{"peer": "peer 1", "connector": 2, "key": "fixed"}] * 3
 
 
 def test_key_is_written_if_the_first_report_shows_inserted() -> None:

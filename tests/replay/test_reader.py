@@ -124,11 +124,11 @@ def test_an_altered_output_is_handed_on_marked(whole: bytes, scratch: Path) -> N
 
 
 def test_a_missing_turn_is_noticed(whole: bytes, scratch: Path) -> None:
-    start, end = payload_at(whole, b"BrokerConnected")  # a turn without outputs
+    start, end = payload_at(whole, b"BrokerConnected")
     record = start - MESSAGE_HEAD_BYTES
     turns, ending = read(scratch, whole[:record] + whole[end:])
     assert len(turns) == 1
-    assert ending.text == "an input of turn 3 stands where turn 2 has to come"
+    assert ending.text == "an output of turn 2 stands after the input of turn 1"
 
 
 @pytest.mark.parametrize(
