@@ -92,7 +92,7 @@ class Core:
         return self
 
     def connect(self, *, rated: bool = True) -> "Core":
-        """The link stands, the PSU's MAC is known and its ratings, unless not `rated`. It has not said RUNNING."""
+        """The link stands, the PSU's MAC is known, and (`rated`) its ratings. It has not said RUNNING."""
         self.feed(inputs.PsuConnected(connection=self.connection))
         self.write("psu_mac", PSU_MAC)
         if rated:
