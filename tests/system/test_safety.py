@@ -72,8 +72,9 @@ def test_a_stopped_recorder_delays_nothing(tmp_path: Path) -> None:
             while time.monotonic() < end_s:
                 n += 1
                 mark = system.mock.events.mark()
-                system.everest.setpoint(1, 300 + n, 10)
-                system.wait_power(1, "CHARGING", 300 + n, after=mark)
+                voltage_v = 300 + n % 600
+                system.everest.setpoint(1, voltage_v, 10)
+                system.wait_power(1, "CHARGING", voltage_v, after=mark)
         finally:
             os.kill(recorder, signal.SIGCONT)
         assert system.driver.terminate() == 0
