@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from .demo_network import IN_NAMESPACE, enter_namespace, find_obstacle, udp_network, veth_network
-from .demo_processes import free_port
+from .demo_processes import CERTIFICATES, free_port
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="where recording and logs go (default: ./sessions/demo-<time>)",
     )
+    parser.add_argument("--tls", action="store_true", help="with TLS between driver and power unit")
     parser.add_argument(IN_NAMESPACE, action="store_true", help=argparse.SUPPRESS)
 
 
@@ -49,8 +50,8 @@ def demo_command(arguments: argparse.Namespace) -> int:
     except OSError as error:
         print(f"--output: {output} cannot be written: {error.strerror}", file=sys.stderr)
         return EXIT_USAGE
-    if any(output.glob("*.mcap")):
-        print(f"--output: {output} holds recordings already; name another folder", file=sys.stderr)
+    if any(output.glob("*.mcap")) or (output / CERTIFICATES).exists():
+        print(f"--output: {output} holds another demo's files already; name another folder", file=sys.stderr)
         return EXIT_USAGE
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -60,13 +61,13 @@ def demo_command(arguments: argparse.Namespace) -> int:
     else:
         obstacle = find_obstacle()
         if not obstacle:
-            enter_namespace(["--output", str(output)])
+            enter_namespace(["--output", str(output), *(["--tls"] if arguments.tls else [])])
         network = udp_network(free_port(), obstacle)
     from .demo_session import play  # noqa: PLC0415 - needs what was looked for above
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return play(output, network)
+        return play(output, network, is_encrypted=arguments.tls)
     except KeyboardInterrupt:
         print("\ninterrupted; everything that was started has ended", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -1,9 +1,12 @@
-"""EVerest and the board support in the demo: what they publish, and what they hear from the driver."""
+"""EVerest, boards, monitors, meters in the demo: what they publish, and what EVerest hears from the driver."""
 
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -35,12 +38,31 @@ def meter_id(connector: int) -> str:
     return f"meter_{connector}"
 
 
+def from_supply(connector: int, name: str) -> str:
+    """The topic on which EVerest hears from the connector's driver."""
+    return topic("", "power_supply_DC", power_supply_id(connector), "m2e", name)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A message from the driver."""
+
+    topic: str
+    value: object
+    """JSON, or else the text."""
+    utc_s: float
+    """When, in seconds since 1970."""
+
+
 class Everest:
-    """Everything is published with QoS 1; what is heard is kept by topic, the newest only."""
+    """Everything is published with QoS 1. What is heard counts from `mark` on, as with PsuView."""
 
     def __init__(self, port: int, connectors: tuple[int, ...]) -> None:
         self._connectors = connectors
-        self._heard: dict[str, bytes] = {}
+        self._heard: list[Heard] = []
+        self._measured: dict[int, tuple[float, float]] = {}
+        # Once: what a clock that is set meanwhile says could not be compared.
+        self._utc_offset_s = time.time() - time.monotonic()
         self._changed = threading.Condition()
         self._ended = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, "everest")
@@ -63,6 +85,8 @@ class Everest:
         self._client.disconnect()
         self._client.loop_stop()
 
+    # --- what EVerest and the devices say --------------------------------------------------------------------
+
     def request(self, connector: int, mode: Mode, phase: ChargingPhase) -> None:
         """e2m/mode."""
         self._to_supply(connector, "mode", {"mode": mode.value, "charging_phase": phase.value})
@@ -83,17 +107,42 @@ class Everest:
         """m2e/clear_error of the board."""
         self._from_board(connector, "clear_error", {"type": error_type})
 
-    def forget(self, topic_name: str) -> None:
-        """Only what comes from now on counts for wait_until."""
-        with self._changed:
-            self._heard.pop(topic_name, None)
+    def measure(self, connector: int, voltage_v: float, current_a: float) -> None:
+        """What isolation monitor and power meter measure: at once, and then with every heartbeat."""
+        self._measured[connector] = (voltage_v, current_a)
+        self._publish_measured(connector)
 
-    def wait_until(self, topic_name: str, fits: Callable[[object], bool], timeout_s: float) -> bool:
-        """Whether the newest message (JSON, or text) on the topic fits in time."""
+    # --- what EVerest hears ----------------------------------------------------------------------------------
+
+    def mark(self) -> int:
+        """Now."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: topic_name in self._heard and fits(_value(self._heard[topic_name])), timeout_s
-            )
+            return len(self._heard)
+
+    def wait_for(
+        self, topic_name: str, fits: Callable[[object], bool], mark: int, timeout_s: float
+    ) -> Heard | None:
+        """The first message after `mark` on the topic that fits; None if there was none in time."""
+
+        def find() -> Heard | None:
+            news = self._heard[mark:]
+            return next((heard for heard in news if heard.topic == topic_name and fits(heard.value)), None)
+
+        with self._changed:
+            return self._changed.wait_for(find, timeout_s)
+
+    def standing_errors(self, connector: int) -> set[tuple[str, str]]:
+        """Type and sub_type of what is raised, and not cleared since."""
+        standing: set[tuple[str, str]] = set()
+        raised, cleared = from_supply(connector, "raise_error"), from_supply(connector, "clear_error")
+        with self._changed:
+            for heard in self._heard:
+                if heard.topic in {raised, cleared} and isinstance(heard.value, dict):
+                    error = (str(heard.value["type"]), str(heard.value["sub_type"]))
+                    (standing.add if heard.topic == raised else standing.discard)(error)
+        return standing
+
+    # --- on the way to the broker and back -------------------------------------------------------------------
 
     def _beat(self) -> None:
         heartbeat_id = 0
@@ -101,6 +150,24 @@ class Everest:
             heartbeat_id += 1
             for connector in self._connectors:
                 self._to_supply(connector, "heartbeat", heartbeat_id)
+                if connector in self._measured:
+                    self._publish_measured(connector)
+
+    def _publish_measured(self, connector: int) -> None:
+        voltage_v, current_a = self._measured[connector]
+        self._publish(
+            topic("", "isolation_monitor", monitor_id(connector), "m2e", "isolation_measurement"),
+            {"resistance_F_Ohm": 1e6, "voltage_V": voltage_v},
+        )
+        self._publish(
+            topic("", "powermeter", meter_id(connector), "m2e", "powermeter_values"),
+            {
+                "timestamp": datetime.now(UTC).isoformat(),
+                "energy_Wh_import": {"total": 0},
+                "voltage_V": {"DC": voltage_v},
+                "current_A": {"DC": current_a},
+            },
+        )
 
     def _to_supply(self, connector: int, name: str, value: object) -> None:
         self._publish(topic("", "power_supply_DC", power_supply_id(connector), "e2m", name), value)
@@ -112,14 +179,10 @@ class Everest:
         self._client.publish(topic_name, json.dumps(value), qos=1)
 
     def _receive(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+        heard = Heard(message.topic, _value(bytes(message.payload)), time.monotonic() + self._utc_offset_s)
         with self._changed:
-            self._heard[message.topic] = bytes(message.payload)
+            self._heard.append(heard)
             self._changed.notify_all()
-
-
-def from_supply(connector: int, name: str) -> str:
-    """The topic on which EVerest hears from the connector's driver."""
-    return topic("", "power_supply_DC", power_supply_id(connector), "m2e", name)
 
 
 def _value(payload: bytes) -> object:

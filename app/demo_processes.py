@@ -13,6 +13,8 @@ from typing import Any
 Event = dict[str, Any]
 """A line of the event log, as mock/event_log.py writes it."""
 
+CERTIFICATES = "certificates"
+"""Folder in the demo's output folder, with TLS."""
 POLL_S = 0.01
 TERMINATE_TIMEOUT_S = 5.0
 _TAIL_LINES = 15
@@ -26,16 +28,24 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *arguments: str) -> None:
-        """Starts `python -m <arguments>`."""
+        """Starts `python -m <arguments>`; `tell` writes to its standard input."""
         with self._log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own programs
                 [sys.executable, "-P", "-m", *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
+                bufsize=0,
                 stdout=log,
                 stderr=log,
                 # A group of their own, so that Ctrl-C ends the demo, and the demo ends them in order.
                 process_group=0,
             )
+
+    def tell(self, name: str, line: str) -> None:
+        """Writes a line to the process. If it has ended, what is expected of it will tell."""
+        pipe = self._running[name].stdin
+        if pipe is not None and not pipe.closed:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.write(f"{line}\n".encode())
 
     def is_running(self, name: str) -> bool:
         """Whether it has not ended."""
@@ -45,6 +55,8 @@ class Processes:
         """SIGTERM; the exit code, None if it had to be killed."""
         process = self._running[name]
         process.terminate()
+        if process.stdin is not None:
+            process.stdin.close()
         try:
             return process.wait(TERMINATE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -55,8 +67,7 @@ class Processes:
     def end_all(self) -> None:
         """Ends what still runs, the last started first."""
         for name in reversed(self._running):
-            if self.is_running(name):
-                self.terminate(name)
+            self.terminate(name)
 
     def log_tails(self) -> Iterator[tuple[Path, list[str]]]:
         """The last lines of every log file."""

@@ -4,6 +4,7 @@ What the processes log, the power unit's event log and the recording are kept in
 """
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -13,9 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from .demo_everest import TELEMETRY_PREFIX, Everest, board_id, meter_id, monitor_id, power_supply_id
+from .demo_narrator import ExpectationError, Narrator
 from .demo_network import GooseNetwork
 from .demo_processes import Processes, PsuView, free_port, wait_until_accepting
-from .demo_story import CONNECTORS, ExpectationError, Narrator, Session
+from .demo_stage import CONNECTORS, Stage
+from .demo_story import play_session
+from .demo_tls import make_certificates, refuse_visitor, settings
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -28,8 +32,8 @@ class DemoError(Exception):
     """The demo cannot go on; the text says why."""
 
 
-def play(output: Path, network: GooseNetwork) -> int:
-    """0 only if the power unit saw everything that it had to and the recording replays as identical."""
+def play(output: Path, network: GooseNetwork, *, is_encrypted: bool) -> int:
+    """0 only if power unit and EVerest saw all that they had to and the recording replays as identical."""
     console = Console()
     narrator = Narrator(console)
     started_at = time.monotonic()
@@ -39,7 +43,7 @@ def play(output: Path, network: GooseNetwork) -> int:
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(processes.end_all)
         try:
-            _charge(output, network, processes, narrator)
+            _charge(output, network, processes, narrator, is_encrypted=is_encrypted)
             log, verdict = _replay(output, narrator)
         except (DemoError, ExpectationError) as error:
             console.print(f"\n[bold red]The demo failed[/]: {escape(str(error))}", highlight=False)
@@ -52,39 +56,56 @@ def play(output: Path, network: GooseNetwork) -> int:
     return EXIT_OK
 
 
-def _charge(output: Path, network: GooseNetwork, processes: Processes, narrator: Narrator) -> None:
+def _charge(
+    output: Path, network: GooseNetwork, processes: Processes, narrator: Narrator, *, is_encrypted: bool
+) -> None:
     mqtt_port, psu_port = free_port(), free_port()
     processes.start("broker", "fusioncharger.app.demo_broker", str(mqtt_port))
     if not wait_until_accepting(mqtt_port, START_TIMEOUT_S):
         msg = "the MQTT broker does not start"
         raise DemoError(msg)
+    certificates = make_certificates(output) if is_encrypted else None
+    psu = _start_mock(output, network, processes, port=psu_port, certificates=certificates)
+    config = output / "driver.toml"
+    config.write_text(
+        _config(output, network, mqtt_port=mqtt_port, psu_port=psu_port, certificates=certificates)
+    )
+    with contextlib.closing(Everest(mqtt_port, CONNECTORS)) as everest:
+        stage = Stage(narrator, everest, psu, lambda **command: processes.tell("mock", json.dumps(command)))
+        if is_encrypted:
+            refuse_visitor(stage, psu_port)
+        processes.start("driver", "fusioncharger", "run", "--config", str(config))
+        play_session(stage, is_encrypted=is_encrypted)
+        narrator.chapter(
+            "The driver ends", "SIGTERM: it stops all power, says good-bye and closes its recording."
+        )
+        narrator.check("exit code 0", lambda: processes.terminate("driver") == 0)
+
+
+def _start_mock(
+    output: Path, network: GooseNetwork, processes: Processes, *, port: int, certificates: Path | None
+) -> PsuView:
     events = output / "power-unit-events.jsonl"
-    psu = PsuView(events)
     processes.start(
         "mock",
         *("fusioncharger", "mock"),
+        *([str(certificates)] if certificates else []),
         *("--interface", network.mock_interface),
-        *("--port", str(psu_port)),
+        *("--port", str(port)),
         *("--events", str(events)),
+        *("--ratings-at-once", "--control", "-"),
     )
+    psu = PsuView(events)
     if psu.wait_for(lambda event: event["event"] == "listening", 0, START_TIMEOUT_S) is None:
         msg = "the PSU mock does not start"
         raise DemoError(msg)
-    config = output / "driver.toml"
-    config.write_text(_config(output, network, mqtt_port=mqtt_port, psu_port=psu_port))
-    with contextlib.closing(Everest(mqtt_port, CONNECTORS)) as everest:
-        processes.start("driver", "fusioncharger", "run", "--config", str(config))
-        Session(narrator, everest, psu).play()
-        narrator.chapter(
-            "9 The driver ends", "SIGTERM: it stops all power, says good-bye and closes its recording."
-        )
-        narrator.check("exit code 0", lambda: processes.terminate("driver") == 0)
+    return psu
 
 
 def _replay(output: Path, narrator: Narrator) -> tuple[Path, str]:
     """The recording, and what its replay says."""
     narrator.chapter(
-        "10 Replay",
+        "Replay",
         "Every input that was recorded goes through the same code again, and every output is compared.",
     )
     logs = sorted(output.glob("*.mcap"))
@@ -114,7 +135,9 @@ def _show_logs(console: Console, processes: Processes) -> None:
             console.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def _config(output: Path, network: GooseNetwork, *, mqtt_port: int, psu_port: int) -> str:
+def _config(
+    output: Path, network: GooseNetwork, *, mqtt_port: int, psu_port: int, certificates: Path | None
+) -> str:
     tables = [
         f"""
 [[connectors]]
@@ -133,11 +156,11 @@ ethernet_interface = "{network.driver_interface}"
 psu_ip = "127.0.0.1"
 psu_port = {psu_port}
 telemetry_topic_prefix = "{TELEMETRY_PREFIX}"
-
+{settings(certificates) if certificates else ""}
 [mqtt]
 host = "127.0.0.1"
 port = {mqtt_port}
 
 [journal]
-dir = '{output}'
+dir = {json.dumps(str(output), ensure_ascii=False)}
 {"".join(tables)}"""

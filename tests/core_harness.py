@@ -118,9 +118,7 @@ class Core:
             "min_rated_psu_current": min_a,
             "rated_output_power_psu": power_kw,
         }
-        return [
-            output for name, value in values.items() for output in self.write(f"{connector}/{name}", value)
-        ]
+        return [output for name, value in values.items() for output in self.write(f"{connector}/{name}", value)]
 
     def disconnect(self, reason: str = "closed by the PSU") -> list[outputs.AnyOutput]:
         return self.feed(inputs.PsuDisconnected(connection=self.connection, reason=reason))
