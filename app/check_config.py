@@ -12,7 +12,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields
 
-from ..messages.config import Config, ConfigError, ConnectorConfig, JournalConfig, MqttConfig, parse
+from ..messages.config import (
+    Config,
+    ConfigError,
+    ConnectorConfig,
+    JournalConfig,
+    MqttConfig,
+    found_and_allowed,
+    parse,
+)
 from .check_table import Row, error, ok, warning
 
 DEFAULT_ESN = "0000000000000000"
@@ -104,7 +112,7 @@ def _usable_fields(
         try:
             values[field.name] = msgspec.convert(table[field.name], field.type)
         except msgspec.ValidationError as problem:
-            wrong[where + field.name] = f"found {table[field.name]!r}: {problem}"
+            wrong[where + field.name] = found_and_allowed(field.name, table[field.name], str(problem))
     return values, wrong
 
 

@@ -212,10 +212,14 @@ def _explain(error: str, table: dict[str, Any]) -> str:
         key = f"{shown}.{missing[1]}" if shown else missing[1]
         allowed = _ALLOWED.get(missing[1])
         return f"{key} is missing" + (f"; needed: {allowed}" if allowed else "")
-    key = shown.rpartition(".")[2]
-    wanted = wanted.removeprefix("Expected ").replace("`", "").partition(",")[0]
+    return f"{shown}: {found_and_allowed(shown.rpartition('.')[2], found, wanted)}"
+
+
+def found_and_allowed(key: str, found: object, error: str) -> str:
+    """What is wrong with the value of a key, for the user; `error` is msgspec's text about it."""
+    wanted = error.removeprefix("Expected ").replace("`", "").partition(",")[0]
     allowed = _ALLOWED.get(key) or _KINDS.get(wanted, wanted)
-    return f"{shown}: found {_as_toml(found)}; allowed: {allowed}"
+    return f"found {_as_toml(found)}; allowed: {allowed}"
 
 
 _DEVICES = (
