@@ -65,14 +65,20 @@ def demo_command(arguments: argparse.Namespace) -> int:
         network = udp_network(free_port(), obstacle)
     from .demo_session import play  # noqa: PLC0415 - needs what was looked for above
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
         return play(output, network, is_encrypted=arguments.tls)
-    except KeyboardInterrupt:
+    except _Interrupted:
         print("\ninterrupted; everything that was started has ended", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
+class _Interrupted(BaseException):
+    """SIGTERM or Ctrl-C. Not KeyboardInterrupt: Python may remember one that was caught, and then ends the
+    process with SIGINT instead of its exit code."""
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends the demo as Ctrl-C does: with everything that it started."""
-    raise KeyboardInterrupt
+    """The demo ends with everything that it started."""
+    raise _Interrupted

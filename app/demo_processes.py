@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,8 @@ class Processes:
 
     def start(self, name: str, *arguments: str) -> None:
         """Starts `python -m <arguments>`; `tell` writes to its standard input."""
-        with self._log(name).open("wb") as log:
+        # Interrupted half-way, a process would run that nobody knows of, and so nobody ends.
+        with uninterrupted(), self._log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own programs
                 [sys.executable, "-P", "-m", *arguments],
                 stdin=subprocess.PIPE,
@@ -112,6 +114,23 @@ class PsuView:
             *lines, _unfinished = file.read().split(b"\n")
             self._offset += sum(len(line) + 1 for line in lines)
             self._events += [json.loads(line) for line in lines]
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the end of the block."""
+    waiting: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: waiting.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            signal.raise_signal(number)
 
 
 def free_port() -> int:
