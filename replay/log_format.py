@@ -1,11 +1,15 @@
-"""The log file's format, number 1 (architecture.md §4): what the recorder writes and the reader understands.
+"""The log file's format, number 2 (architecture.md §4): what the recorder writes and the reader understands.
 
-A log is an unchunked MCAP file of profile `fusioncharger`, one channel per message type:
+A run of the driver is recorded in segments, each a file. While it is written, a segment is an unchunked MCAP
+file of profile `fusioncharger`, one channel per message type:
 
     journal/SegmentHeader                       first record: all that a replay needs to start
     journal/Gap                                 after it, if turns before this segment are missing
     in/<group>/<Type>, out/<group>/<Type> …     a turn: its Input, then its Outputs in their order
     journal/SegmentEnd                          last record, if the file was closed properly
+
+A closed segment carries its summary (summary.py) in an MCAP metadata record, which the file's index names. Some
+time later the recorder replaces it by its compressed form: the same messages in the same order, in chunks.
 
 Of each MCAP message, `sequence` is the turn (modulo 2^32), `log_time` UTC in ns, `publish_time` monotonic time
 since start in ns. Order is file order, never a time.
@@ -35,8 +39,12 @@ from msgspec import Struct
 from ..messages.inputs import AnyInput
 from ..messages.outputs import AnyOutput
 
-FORMAT = 1
-"""Number of the format described here. A change of it comes with a function that lifts the former one."""
+FORMAT = 2
+"""Number of the format described here. A change of it comes with one that lifts the former (lifts.py)."""
+
+SUMMARY_METADATA = "fusioncharger.summary"
+"""Name of the metadata record that holds the summary, as JSON, under this key: """
+SUMMARY_KEY = "json"
 
 PROFILE = "fusioncharger"
 """Profile in the MCAP header."""
@@ -93,6 +101,8 @@ class SegmentEnd(Note, frozen=True):
     this recorder up; written by the recorder, after everything that the driver handed over."""
     lost_bytes: int = 0
     """Length of a record that the driver had begun to hand over."""
+    continues: bool = False
+    """True: the run goes on in the next segment, whose first turn is the one after this one's last."""
 
 
 AnyNote = SegmentHeader | Gap | SegmentEnd
@@ -126,7 +136,7 @@ _SEAL = b',"crc32":"%08x"}'
 SEAL_BYTES = len(_SEAL % 0)
 
 
-def seal(message: Struct) -> bytes:
+def seal(message: Struct | Mapping[str, object]) -> bytes:
     """The message as the payload of its record."""
     covered = _encoder.encode(message)[:-1]
     return covered + _SEAL % zlib.crc32(covered)
@@ -135,7 +145,7 @@ def seal(message: Struct) -> bytes:
 def is_intact(payload: bytes) -> bool:
     """Whether the payload is as it was sealed."""
     covered = payload[:-SEAL_BYTES]
-    return payload[-SEAL_BYTES:] == _SEAL % zlib.crc32(covered)
+    return payload.endswith(_SEAL % zlib.crc32(covered))
 
 
 def unsealed(payload: bytes) -> bytes:

@@ -8,26 +8,22 @@ Rules:
 - One turn is held in memory at a time.
 """
 
-import io
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 import msgspec
-from mcap.exceptions import EndOfFile, McapError
-from mcap.records import Channel, Chunk, Header, McapRecord, Message
-from mcap.stream_reader import StreamReader
 from mcap.writer import MCAP0_MAGIC
 from msgspec import Struct
 
 from ..messages.inputs import AnyInput
+from ..messages.outputs import AnyOutput
+from .lifts import LIFTS, Lift, Lifter, can_lift
 from .log_format import (
     FORMAT,
     PROFILE,
-    RECORD_LIMIT_BYTES,
     TOPICS,
     TURN_MODULUS,
     Gap,
@@ -36,8 +32,7 @@ from .log_format import (
     is_intact,
     type_name,
 )
-
-READ_BUFFER_BYTES = 2**18
+from .records import Message, RecordError, RecordReader
 
 
 class LogError(Exception):
@@ -56,13 +51,21 @@ class DamagedLogError(LogError):
     """The log is cut short or altered."""
 
 
-class RecordedOutput(Struct, frozen=True):
+class RecordedOutput(Struct, frozen=True, gc=False):
     """An Output as it stands in the log."""
 
     payload: bytes
-    """Sealed JSON (log_format.py)."""
+    """Sealed JSON (log_format.py), of the present format."""
     intact: bool
     """False: its checksum fails, or the record's head does not belong to the turn."""
+
+    def message(self) -> AnyOutput:
+        """The Output itself. UnsupportedFormatError if this version does not know it."""
+        try:
+            return _output_decoder.decode(self.payload)
+        except msgspec.MsgspecError as error:
+            msg = f"an output that is unknown here: {error}"
+            raise UnsupportedFormatError(msg) from None
 
 
 class Turn(Struct, frozen=True):
@@ -82,6 +85,8 @@ class EndKind(Enum):
 
     GOODBYE = "goodbye"
     """The driver closed it."""
+    CONTINUES = "continues"
+    """The driver closed it and went on in the next segment."""
     DRIVER_DIED = "driver died"
     """The recorder closed it, after all that the driver had handed over."""
     DAMAGED = "damaged"
@@ -98,36 +103,31 @@ class Ending(Struct, frozen=True):
     """What is to be said of it; empty for a goodbye."""
 
 
-class _WholeReads(io.BufferedReader):
-    """A file that never gives less than was asked for. mcap's reader takes a short read for a whole one."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= RECORD_LIMIT_BYTES:
-            msg = f"a length of {size} bytes"
-            raise ValueError(msg)
-        data = super().read(size)
-        if len(data) < size:
-            raise EndOfFile
-        return data
+N = TypeVar("N", SegmentEnd, Gap)
 
 
 class LogReader:
-    """An open log: its header, and its turns, to be iterated once. A context manager."""
+    """An open segment: its header, and its turns, to be iterated once. A context manager."""
 
-    def __init__(self, file: _WholeReads) -> None:
+    def __init__(self, file: BinaryIO, lifts: Mapping[int, Lift] = LIFTS) -> None:
         """Reads up to the segment header. LogError."""
         self.gap: Gap | None = None
         """The gap before this segment's first turn, once that has been read."""
         self.ending: Ending | None = None
         """Known once all turns have been read."""
         self._file = file
-        self._topics: dict[int, str] = {}
-        self._records = self._read_records()
-        first = next(self._records, None)
-        if isinstance(first, Header) and first.profile != PROFILE:
-            msg = f"not a log: an MCAP file, but not of this driver (profile {first.profile!r})"
+        self._lifts = lifts
+        self._lifter: Lifter | None = None
+        self.records = RecordReader(file)
+        """Of the file. For what is read of them besides turns: how far, and the metadata."""
+        try:
+            profile = self.records.read_profile()
+        except RecordError as error:
+            raise DamagedLogError(str(error)) from None
+        if profile != PROFILE:
+            msg = f"not a log: an MCAP file, but not of this driver (profile {profile!r})"
             raise NotALogError(msg)
-        self._messages = self._read_messages()
+        self._messages = self.records.messages()
         self.header = self._read_header()
 
     def __enter__(self) -> Self:
@@ -150,103 +150,111 @@ class LogReader:
 
         UnsupportedFormatError if a later version wrote something that is unknown here.
         """
-        turn: Turn | None = None
+        begun: AnyInput | None = None
+        """The Input of the turn whose Outputs are being collected."""
+        begun_utc_ns = 0
+        outputs: list[RecordedOutput] = []
         end: SegmentEnd | None = None
         number = self.header.first_turn - 1
         damage = ""
         try:
-            for topic, message in self._messages:
-                if topic.startswith("in/"):
-                    if turn is not None:
-                        yield turn
-                        turn = None
-                    turn = self._turn(number + 1, topic, message)
+            for message in self._messages:
+                topic, _, utc_ns, _, payload = message
+                if topic.startswith("out/"):
+                    outputs.append(self._output(number, begun, message))
+                elif topic.startswith("in/"):
+                    if begun is not None:
+                        yield Turn(number, begun.at_ns, begun_utc_ns, begun, tuple(outputs), complete=True)
+                        begun = None
+                    begun = self._input(number + 1, message)
                     number += 1
-                elif topic.startswith("out/"):
-                    turn = _with_output(turn, number, topic, message)
-                elif topic == TOPICS[SegmentEnd.__name__]:
-                    end = _note(message, SegmentEnd)
-                elif topic == TOPICS[Gap.__name__]:
-                    self.gap = _note(message, Gap)
+                    begun_utc_ns, outputs = utc_ns, []
+                elif topic == _END_TOPIC:
+                    end = self._note(payload, SegmentEnd)
+                elif topic == _GAP_TOPIC:
+                    self.gap = self._note(payload, Gap)
                 else:
-                    raise _unknown(topic, message)
+                    raise _unknown(topic, payload)
             if end is None:
                 damage = "the note that ends a segment is missing"
-        except DamagedLogError as error:
+        except (DamagedLogError, RecordError) as error:
             damage = str(error)
-        if turn is not None:
-            yield msgspec.structs.replace(turn, complete=end is not None and end.goodbye)
+        if begun is not None:
+            complete = end is not None and (end.goodbye or end.continues)
+            yield Turn(number, begun.at_ns, begun_utc_ns, begun, tuple(outputs), complete)
         self.ending = _ending(number, end, damage)
 
     # --- records -------------------------------------------------------------------------------------------
 
-    def _read_records(self) -> Iterator[McapRecord]:
-        """Everything in the file. DamagedLogError where it is not whole."""
-        whole = 0
-        reader = StreamReader(self._file, emit_chunks=True, record_size_limit=RECORD_LIMIT_BYTES)
-        try:
-            for record in reader.records:
-                whole = self._file.tell()
-                yield record
-        except EndOfFile:
-            size = self._file.tell()
-            cut = f"the file ends inside a record (whole up to byte {whole} of {size})"
-            raise DamagedLogError("the file was not closed" if whole == size else cut) from None
-        except (McapError, struct.error, ValueError, OSError) as error:
-            msg = f"the record at byte {whole} cannot be read: {error}"
-            raise DamagedLogError(msg) from None
-
-    def _read_messages(self) -> Iterator[tuple[str, Message]]:
-        """The messages with their topics."""
-        for record in self._records:
-            match record:
-                case Channel():
-                    self._topics[record.id] = record.topic
-                case Message():
-                    topic = self._topics.get(record.channel_id)
-                    if topic is None:
-                        msg = f"a record is of channel {record.channel_id}, which there is not"
-                        raise DamagedLogError(msg)
-                    yield topic, record
-                case Chunk():
-                    msg = "a chunk, which the recorder never writes"
-                    raise DamagedLogError(msg)
-
     def _read_header(self) -> SegmentHeader:
-        topic, message = next(self._messages, ("", None))
-        if message is None or topic != TOPICS[SegmentHeader.__name__] or not is_intact(message.data):
+        try:
+            topic, _, _, _, payload = next(self._messages, ("", 0, 0, 0, b""))
+        except RecordError as error:
+            raise DamagedLogError(str(error)) from None
+        if topic != TOPICS[SegmentHeader.__name__] or not is_intact(payload):
             msg = "the segment header is missing or altered"
             raise DamagedLogError(msg)
         try:
-            found = msgspec.json.decode(message.data, type=_FormatNumber).format
-            if found == FORMAT:
-                return msgspec.json.decode(message.data, type=SegmentHeader)
-            msg = f"journal format {found}; this version reads format {FORMAT}"
-        except msgspec.ValidationError as error:
-            msg = f"the segment header is not one of format {FORMAT}: {error}"
-        raise UnsupportedFormatError(msg)
+            found = msgspec.json.decode(payload, type=_FormatNumber).format
+            if not can_lift(found, self._lifts):
+                msg = f"journal format {found}; this version reads formats {min(self._lifts)} to {FORMAT}"
+                raise UnsupportedFormatError(msg)
+            if found != FORMAT:
+                self._lifter = Lifter(found, self._lifts)
+                payload = self._lifter(payload)
+            return msgspec.json.decode(payload, type=SegmentHeader)
+        except (msgspec.ValidationError, LookupError) as error:
+            msg = f"the segment header is not one of its format: {error}"
+            raise UnsupportedFormatError(msg) from None
 
-    def _turn(self, number: int, topic: str, message: Message) -> Turn:
-        """A turn that its Input begins."""
-        if message.sequence != number % TURN_MODULUS:
-            msg = f"an input of turn {message.sequence} stands where turn {number} has to come"
+    def _input(self, number: int, message: Message) -> AnyInput:
+        """The Input of that turn."""
+        topic, sequence, _, publish_time, payload = message
+        if sequence != number % TURN_MODULUS:
+            msg = f"an input of turn {sequence} stands where turn {number} has to come"
             raise DamagedLogError(msg)
-        if not is_intact(message.data) or topic != TOPICS.get(type_name(message.data), topic):
+        if not is_intact(payload) or topic != TOPICS.get(type_name(payload), topic):
             msg = f"the checksum of turn {number}'s input fails"
             raise DamagedLogError(msg)
         try:
-            decoded = _input_decoder.decode(message.data)
-        except msgspec.ValidationError as error:
+            decoded = _input_decoder.decode(self._lifter(payload) if self._lifter else payload)
+        except (msgspec.ValidationError, LookupError) as error:
             writer = self.header.versions.get("fusioncharger", "?")
             msg = f"turn {number}'s input ({topic}), written by version {writer}, is unknown here: {error}"
             raise UnsupportedFormatError(msg) from None
-        if message.publish_time != decoded.at_ns:
+        if publish_time != decoded.at_ns:
             msg = f"the time of turn {number}'s record is not its input's"
             raise DamagedLogError(msg)
-        return Turn(number, decoded.at_ns, message.log_time, decoded, (), complete=True)
+        return decoded
+
+    def _output(self, number: int, begun: AnyInput | None, message: Message) -> RecordedOutput:
+        """An Output of that turn, which `begun` began."""
+        topic, sequence, _, publish_time, payload = message
+        if begun is None or sequence != number % TURN_MODULUS:
+            msg = f"an output of turn {sequence} stands after the input of turn {number}"
+            raise DamagedLogError(msg)
+        intact = (
+            is_intact(payload)
+            and publish_time == begun.at_ns
+            and topic == TOPICS.get(type_name(payload), topic)
+        )
+        if intact and self._lifter is not None:
+            payload = self._lifter(payload)
+        return RecordedOutput(payload, intact)
+
+    def _note(self, payload: bytes, note: type[N]) -> N:
+        if not is_intact(payload):
+            msg = f"the checksum of the {note.__name__} note fails"
+            raise DamagedLogError(msg)
+        try:
+            return msgspec.json.decode(self._lifter(payload) if self._lifter else payload, type=note)
+        except (msgspec.ValidationError, LookupError) as error:
+            msg = f"a note of an unknown kind: {error}"
+            raise UnsupportedFormatError(msg) from None
 
 
-N = TypeVar("N", SegmentEnd, Gap)
+_END_TOPIC = TOPICS[SegmentEnd.__name__]
+_GAP_TOPIC = TOPICS[Gap.__name__]
 
 
 class _FormatNumber(Struct):
@@ -255,38 +263,15 @@ class _FormatNumber(Struct):
     format: int
 
 
-_input_decoder = msgspec.json.Decoder(AnyInput)
+_input_decoder: msgspec.json.Decoder[AnyInput] = msgspec.json.Decoder(AnyInput)
+_output_decoder: msgspec.json.Decoder[AnyOutput] = msgspec.json.Decoder(AnyOutput)
 
 
-def _with_output(turn: Turn | None, number: int, topic: str, message: Message) -> Turn:
-    if turn is None or message.sequence != number % TURN_MODULUS:
-        msg = f"an output of turn {message.sequence} stands after the input of turn {number}"
-        raise DamagedLogError(msg)
-    intact = (
-        is_intact(message.data)
-        and message.publish_time == turn.at_ns
-        and topic == TOPICS.get(type_name(message.data), topic)
-    )
-    outputs = (*turn.outputs, RecordedOutput(message.data, intact))
-    return msgspec.structs.replace(turn, outputs=outputs)
-
-
-def _unknown(topic: str, message: Message) -> LogError:
+def _unknown(topic: str, payload: bytes) -> LogError:
     """A record on a channel that there is not: a later version's, if it is whole and of an unknown kind."""
-    if is_intact(message.data) and type_name(message.data) not in TOPICS:
+    if is_intact(payload) and type_name(payload) not in TOPICS:
         return UnsupportedFormatError(f"a record of an unknown kind: {topic}")
     return DamagedLogError(f"a record stands on channel {topic!r}, where it does not belong")
-
-
-def _note(message: Message, note: type[N]) -> N:
-    if not is_intact(message.data):
-        msg = f"the checksum of the {note.__name__} note fails"
-        raise DamagedLogError(msg)
-    try:
-        return msgspec.json.decode(message.data, type=note)
-    except msgspec.ValidationError as error:
-        msg = f"a note of an unknown kind: {error}"
-        raise UnsupportedFormatError(msg) from None
 
 
 def _ending(last_turn: int, end: SegmentEnd | None, damage: str) -> Ending:
@@ -294,29 +279,32 @@ def _ending(last_turn: int, end: SegmentEnd | None, damage: str) -> Ending:
         return Ending(EndKind.DAMAGED, last_turn, damage)
     if end is not None and end.goodbye:
         return Ending(EndKind.GOODBYE, last_turn, "")
+    if end is not None and end.continues:
+        return Ending(EndKind.CONTINUES, last_turn, "")
     text = "the driver ended without goodbye"
     if end is not None and end.lost_bytes:
         text += f", in the middle of a record ({end.lost_bytes} bytes of it are left out)"
     return Ending(EndKind.DRIVER_DIED, last_turn, text)
 
 
-def read_log(path: Path) -> LogReader:
-    """Open a log and read its header. LogError."""
+def read_log(path: Path, lifts: Mapping[int, Lift] = LIFTS) -> LogReader:
+    """Open a segment and read its header. LogError."""
     try:
-        file = _WholeReads(io.FileIO(path), READ_BUFFER_BYTES)
+        file = path.open("rb", buffering=0)
+        beginning = file.read(len(MCAP0_MAGIC))
+        file.seek(0)
     except OSError as error:
         msg = f"cannot be read: {error.strerror or error}"
         raise NotALogError(msg) from None
     try:
-        _check_beginning(file)
-        return LogReader(file)
+        _check_beginning(beginning)
+        return LogReader(file, lifts)
     except BaseException:
         file.close()
         raise
 
 
-def _check_beginning(file: _WholeReads) -> None:
-    beginning = file.peek(len(MCAP0_MAGIC))[: len(MCAP0_MAGIC)]
+def _check_beginning(beginning: bytes) -> None:
     if not beginning:
         msg = "the file is empty"
         raise DamagedLogError(msg)

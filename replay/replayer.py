@@ -5,16 +5,11 @@ is the recorded one, since time comes with the Inputs. Replay stops at the first
 would only be its consequences.
 """
 
-import traceback
-
-import msgspec
 from msgspec import Struct
 
-from ..actors.runtime import Runtime
-from ..actors.system import build, restore
-from ..messages.config import Config
 from .divergence import Divergence, differs
-from .reader import LogReader, Turn, UnsupportedFormatError
+from .reader import LogReader, Turn
+from .stepping import described, recorded_config, restored
 
 
 class Replay(Struct, frozen=True):
@@ -33,7 +28,7 @@ class Replay(Struct, frozen=True):
 
 def replay(log: LogReader) -> Replay:
     """Replay a log up to its end, its damage, or the first divergence. UnsupportedFormatError."""
-    runtime = _restored(log)
+    runtime = restored(log.header, recorded_config(log.header))
     turns = outputs = 0
     altered = unfinished = ""
     for turn in log.turns():
@@ -41,7 +36,7 @@ def replay(log: LogReader) -> Replay:
         try:
             actual = runtime.turn(turn.input)
         except Exception as error:  # noqa: BLE001 - whatever the core raises is what the replay found
-            divergence = Divergence(turn, (), before, runtime.states(), _described(error))
+            divergence = Divergence(turn, (), before, runtime.states(), described(error))
             return Replay(turns, outputs, divergence, altered)
         expected = turn.outputs
         missing = len(actual) - len(expected)
@@ -58,25 +53,8 @@ def replay(log: LogReader) -> Replay:
     return Replay(turns, outputs, None, altered, unfinished)
 
 
-def _restored(log: LogReader) -> Runtime:
-    """The core as it stood when the log's segment began."""
-    header = log.header
-    try:
-        config = msgspec.convert(header.config, Config)
-        return build(config, restore(header.snapshot))
-    except (msgspec.ValidationError, LookupError) as error:
-        writer = header.versions.get("fusioncharger", "?")
-        msg = f"the configuration or snapshot, written by version {writer}, does not fit this one: {error}"
-        raise UnsupportedFormatError(msg) from None
-
-
 def _altered(turn: Turn) -> str:
     for number, output in enumerate(turn.outputs, 1):
         if not output.intact:
             return f"the checksum of output {number} of turn {turn.number} fails, though it is as replayed"
     return ""
-
-
-def _described(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"

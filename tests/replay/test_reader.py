@@ -75,7 +75,7 @@ def renamed(whole: bytes, old: bytes, new: bytes) -> bytes:
 
 def test_seal_covers_all_but_itself() -> None:
     payload = seal(SegmentEnd(goodbye=True))
-    assert unsealed(payload) == b'{"type":"SegmentEnd","goodbye":true,"lost_bytes":0}'
+    assert unsealed(payload) == b'{"type":"SegmentEnd","goodbye":true,"lost_bytes":0,"continues":false}'
     assert is_intact(payload)
     for position in range(len(payload)):
         assert not is_intact(altered(payload, position, payload[position] ^ 1))
@@ -156,11 +156,12 @@ def test_an_output_whose_time_was_altered_is_marked(whole: bytes, scratch: Path)
 
 
 def test_a_record_that_the_recorder_never_writes_is_damage(whole: bytes, scratch: Path) -> None:
-    chunk = b"\x06" + (40).to_bytes(8, "little") + bytes(40)
+    attachment = b"\x09" + (40).to_bytes(8, "little") + bytes(40)
     start, _ = payload_at(whole, b"SegmentEnd")
-    turns, ending = read(scratch, whole[: start - MESSAGE_HEAD_BYTES] + chunk)
+    end = start - MESSAGE_HEAD_BYTES
+    turns, ending = read(scratch, whole[:end] + attachment)
     assert len(turns) == TURNS
-    assert ending.text == "a chunk, which the recorder never writes"
+    assert ending.text == f"the record at byte {end} cannot be read: a record of kind 0x09 does not belong here"
 
 
 def test_an_altered_header_leaves_nothing(whole: bytes, scratch: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes.recorded_session import INPUTS, DrivenJournal, record_session
+from fusioncharger.actors.runtime import Runtime
 from fusioncharger.app.replay_command import (
     DAMAGED,
     DIVERGED,
@@ -19,7 +20,6 @@ from fusioncharger.app.replay_command import (
 from fusioncharger.messages.inputs import HeartbeatReceived
 from fusioncharger.messages.outputs import CommunicationChecked, ModePublished
 from fusioncharger.messages.types import Mode
-from fusioncharger.replay import replayer
 from fusioncharger.replay.reader import read_log
 from fusioncharger.replay.replayer import replay
 
@@ -154,14 +154,14 @@ def test_what_the_core_raises_is_reported(whole: bytes, tmp_path: Path, capsys, 
         msg = "boom"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(replayer.Runtime, "turn", broken)
+    monkeypatch.setattr(Runtime, "turn", broken)
     assert command(tmp_path / "log.mcap", whole) == DIVERGED
     assert "the core raised RuntimeError: boom (broken, line " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'"format":1', b'"format":2'), (b'"run_id":"', b'"ran_id":"'), (b'"psu_link":{', b'"psu_lynk":{')],
+    [(b'"format":2', b'"format":3'), (b'"run_id":"', b'"ran_id":"'), (b'"psu_link":{', b'"psu_lynk":{')],
 )
 def test_what_this_version_does_not_know_is_not_supported(
     whole: bytes, tmp_path: Path, capsys, old: bytes, new: bytes

@@ -1,0 +1,123 @@
+"""Places in a log, as a person names them: a turn or a time.
+
+1234                      turn 1234 of the last run of the driver in the log
+9d1ff7c5:1234             turn 1234 of the run whose id begins so
+2026-11-24T10:00:00.25Z   a time (UTC; another zone as +01:00)
+10:00:05                  a time of day (UTC), the first after the log's begin
++12.5                     seconds after the log's begin
+"""
+
+import re
+from datetime import UTC, datetime, time, timedelta
+
+from msgspec import Struct
+
+from .logs import Log
+from .reader import Turn
+
+NS_PER_S = 1_000_000_000
+
+_FORMS = "a turn (1234, or 9d1ff7c5:1234), a time (2026-11-24T10:00:05Z, or 10:00:05), or +seconds"
+
+
+class MomentError(ValueError):
+    """No such place, or not understood. The text is for the user."""
+
+
+class Moment(Struct, frozen=True):
+    """What a person wrote; one of the four is given."""
+
+    text: str
+    turn: int | None = None
+    run: str = ""
+    """First characters of the run's id, with `turn`."""
+    utc_ns: int | None = None
+    time_of_day: time | None = None
+    offset_ns: int | None = None
+
+
+class Target(Struct, frozen=True):
+    """Where in a log that is: in which segment, and which turns are before it."""
+
+    segment: int
+    """Index of the last segment that begins at or before it."""
+    turn: int | None = None
+    utc_ns: int | None = None
+
+    def is_past(self, turn: Turn) -> bool:
+        """Whether a turn (of that segment or a later one of the run) comes after the moment: the moment is
+        when all turns up to its number, or its time, have been done."""
+        if self.turn is not None:
+            return turn.number > self.turn
+        return self.utc_ns is not None and turn.utc_ns > self.utc_ns
+
+
+def parse_moment(text: str) -> Moment:
+    """MomentError if it is none."""
+    written = text.strip()
+    if match := re.fullmatch(r"(?:([0-9a-f]{4,32}):)?([0-9]{1,18})", written):
+        return Moment(text, turn=int(match[2]), run=match[1] or "")
+    if re.fullmatch(r"\+[0-9]{1,9}(\.[0-9]{1,9})?", written):
+        whole, _, fraction = written[1:].partition(".")
+        return Moment(text, offset_ns=int(whole) * NS_PER_S + int(fraction.ljust(9, "0")))
+    try:
+        if re.match(r"[0-9]{1,2}:", written):
+            return Moment(text, time_of_day=time.fromisoformat(written.zfill(len("10:00"))))
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        msg = f"{text!r} is no place in a log; write {_FORMS}"
+        raise MomentError(msg) from None
+    return Moment(text, utc_ns=_utc_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC)))
+
+
+def resolve(log: Log, moment: Moment) -> Target:
+    """MomentError if it is before the log's begin. Whether it is after its end, reading tells."""
+    if moment.turn is not None:
+        return _turn(log, moment, moment.turn)
+    begin_ns = log.segments[0].header.utc_ns
+    utc_ns = begin_ns
+    if moment.utc_ns is not None:
+        utc_ns = moment.utc_ns
+    elif moment.offset_ns is not None:
+        utc_ns = begin_ns + moment.offset_ns
+    elif moment.time_of_day is not None:
+        begin = datetime.fromtimestamp(begin_ns // NS_PER_S, UTC)
+        zone = moment.time_of_day.tzinfo or UTC
+        there = datetime.combine(begin.astimezone(zone).date(), moment.time_of_day, zone)
+        utc_ns = _utc_ns(
+            there if _utc_ns(there) >= begin_ns // NS_PER_S * NS_PER_S else there + timedelta(days=1)
+        )
+    found = [index for index, segment in enumerate(log.segments) if segment.header.utc_ns <= utc_ns]
+    if not found:
+        msg = f"{moment.text} is before the log's begin, {utc_text(begin_ns)}"
+        raise MomentError(msg)
+    return Target(found[-1], utc_ns=utc_ns)
+
+
+def utc_text(utc_ns: int) -> str:
+    """2026-11-24T10:00:05.123456Z"""
+    whole = datetime.fromtimestamp(utc_ns // NS_PER_S, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{utc_ns % NS_PER_S // 1000:06}Z"
+
+
+def _turn(log: Log, moment: Moment, turn: int) -> Target:
+    runs = [segment.header.run_id for segment in log.segments if segment.header.run_id.startswith(moment.run)]
+    if not runs:
+        ids = ", ".join(dict.fromkeys(segment.header.run_id[:8] for segment in log.segments))
+        msg = f"{moment.text}: no run's id begins so; the log has {ids}"
+        raise MomentError(msg)
+    of_run = [
+        (index, segment.header.first_turn)
+        for index, segment in enumerate(log.segments)
+        if segment.header.run_id == runs[-1]
+    ]
+    found = [index for index, first_turn in of_run if first_turn <= turn]
+    if not found:
+        msg = f"{moment.text}: the log of this run begins with turn {of_run[0][1]}"
+        raise MomentError(msg)
+    return Target(found[-1], turn=turn)
+
+
+def _utc_ns(moment: datetime) -> int:
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * 1000

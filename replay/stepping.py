@@ -1,0 +1,98 @@
+"""A core restored from a segment's snapshot, which replays turns one by one and shows the states around them.
+
+For what looks at every turn: time travel, comparison, pictures. Whether a log replays as identical is answered
+faster by replayer.py.
+"""
+
+import traceback
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from ..actors.runtime import ActorState, Runtime
+from ..actors.system import build, restore
+from ..messages.config import Config
+from ..messages.outputs import AnyOutput
+from .divergence import Divergence, differs
+from .log_format import SegmentHeader
+from .reader import Turn, UnsupportedFormatError
+
+
+class Step(Struct, frozen=True):
+    """One turn, replayed."""
+
+    turn: Turn
+    outputs: tuple[AnyOutput, ...]
+    """The replayed ones; `turn.outputs` are the recorded ones."""
+    before: Mapping[str, ActorState]
+    """Every actor's state before the turn, by name."""
+    after: Mapping[str, ActorState]
+    error: str = ""
+    """What came out of the core instead of Outputs, if it raised."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the replayed Outputs are not, byte for byte, the recorded ones. Outputs that are missing at
+        the end of a torn log's last turn are no difference."""
+        missing = len(self.outputs) - len(self.turn.outputs)
+        return (
+            bool(self.error)
+            or missing < 0
+            or (missing > 0 and self.turn.complete)
+            or any(map(differs, self.turn.outputs, self.outputs))
+        )
+
+    def divergence(self) -> Divergence:
+        """For the report of a turn that differs."""
+        return Divergence(self.turn, self.outputs, self.before, self.after, self.error)
+
+
+class Stepper:
+    """The core as it stood when a segment began; `step` replays the next turn."""
+
+    def __init__(self, header: SegmentHeader, config: Config | None = None) -> None:
+        """`config`: another configuration than the recorded one. UnsupportedFormatError if the snapshot or the
+        configuration does not fit this version."""
+        self.config = recorded_config(header) if config is None else config
+        self.runtime = restored(header, self.config)
+
+    def step(self, turn: Turn) -> Step:
+        """Replay one turn. An exception out of the core, which must not happen, is the step's `error`."""
+        before = self.runtime.states()
+        outputs: tuple[AnyOutput, ...] = ()
+        error = ""
+        try:
+            outputs = self.runtime.turn(turn.input)
+        except Exception as raised:  # noqa: BLE001 - whatever the core raises is what the replay found
+            error = described(raised)
+        return Step(turn, outputs, before, self.runtime.states(), error)
+
+
+def recorded_config(header: SegmentHeader) -> Config:
+    """The configuration that the log was recorded with. UnsupportedFormatError."""
+    try:
+        return msgspec.convert(header.config, Config)
+    except msgspec.ValidationError as error:
+        raise _unfit(header, error) from None
+
+
+def restored(header: SegmentHeader, config: Config) -> Runtime:
+    """The core as it stood when the segment began. UnsupportedFormatError."""
+    try:
+        return build(config, restore(header.snapshot))
+    except (msgspec.ValidationError, LookupError) as error:
+        raise _unfit(header, error) from None
+
+
+def described(error: Exception) -> str:
+    """An exception that came out of the core."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
+
+
+def _unfit(header: SegmentHeader, error: Exception) -> UnsupportedFormatError:
+    writer = header.versions.get("fusioncharger", "?")
+    return UnsupportedFormatError(
+        f"the configuration or snapshot, written by version {writer}, does not fit this one: {error}"
+    )
