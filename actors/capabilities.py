@@ -1,11 +1,12 @@
 """What the power unit can give a connector, and what that makes of a setpoint (behaviour.md §1, §4). Pure."""
 
+import struct
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..messages.config import ConnectorConfig
 from ..messages.everest import Capabilities
-from ..messages.goose import bits_of_float, float_of_bits
 from ..messages.internal import Ratings
 from ..telemetry.units import shortest_f32
 
@@ -19,10 +20,12 @@ class Setpoint(Struct, frozen=True):
 
 NO_POWER = Setpoint(0.0, 0.0)
 
+_F32 = struct.Struct("<f")
+
 
 def as_f32(value: float) -> float:
     """The nearest f32. OverflowError if it is too large for one."""
-    return float_of_bits(bits_of_float(value + 0.0))  # + 0.0: no negative zero on the wire
+    return float(_F32.unpack(_F32.pack(value + 0.0))[0])  # + 0.0: no negative zero on the wire
 
 
 def nothing_received(connector: ConnectorConfig) -> Capabilities:

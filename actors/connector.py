@@ -39,10 +39,10 @@ from .connector_psu import ConnectorAtPsu
 from .connector_state import (
     ConnectorState,
     changed_datapoints,
+    changed_registers,
     content,
     has_car,
     is_supplying,
-    registers,
 )
 from .connector_table import Event
 from .measurements import (
@@ -267,10 +267,7 @@ class Connector(ConnectorAtPsu):
             self.log(Level.INFO, f"mode-phase {now.mode_phase.value}", self._number)
 
     def _push_registers(self, before: ConnectorState, now: ConnectorState) -> None:
-        old = registers(before)
-        changed = {
-            f"{self._number}/{name}": words for name, words in registers(now).items() if old[name] != words
-        }
+        changed = {f"{self._number}/{name}": words for name, words in changed_registers(before, now).items()}
         if changed:
             self.tell(PSU_LINK, RegistersChanged(values=changed))
         if before.phase is not now.phase:

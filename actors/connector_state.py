@@ -4,7 +4,8 @@ Everything here is a pure function of the state, so the connector's handlers onl
 end of a turn compares what followed from it before with what follows now (actors/connector.py).
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -26,6 +27,8 @@ from .connector_errors import Fault
 from .connector_table import NO_CAR, outward
 from .measurements import Measurements
 from .runtime import ActorState
+
+T = TypeVar("T")
 
 
 class Content(Struct, frozen=True):
@@ -148,36 +151,75 @@ def is_supplying(state: ConnectorState) -> bool:
 
 def registers(state: ConnectorState) -> dict[str, tuple[int, ...]]:
     """The registers that follow from the state: name to words."""
+    return {**_state_registers(state), **_measured_registers(_measured_values(state.measured))}
+
+
+def changed_registers(before: ConnectorState, now: ConnectorState) -> dict[str, tuple[int, ...]]:
+    """Those that differ from the ones before."""
+    changed: dict[str, tuple[int, ...]] = {}
+    if (
+        before.phase is not now.phase
+        or before.mode_phase is not now.mode_phase
+        or before.contactor_on is not now.contactor_on
+    ):
+        changed |= _differing(_state_registers(before), _state_registers(now))
+    if before.measured is not now.measured:
+        measured = _differing(_measured_values(before.measured), _measured_values(now.measured))
+        changed |= _measured_registers(measured)
+    return changed
+
+
+def _state_registers(state: ConnectorState) -> dict[str, tuple[int, ...]]:
     shown_connected = state.phase is not ConnectorPhase.CAR_DISCONNECTED
     status = ConnectionStatus.FULL_CONNECTED if shown_connected else ConnectionStatus.NOT_CONNECTED
-    measured = state.measured
     return {
-        "output_voltage": _f32_words(measured.output_v),
-        "output_current": _f32_words(measured.output_a),
         "working_status": (int(outward(state.phase, state.mode_phase).working_status),),
         "connection_status": (int(status),),
-        "contactor_upstream_voltage": _f32_words(measured.upstream_v),
         "contactor_status": (int(state.contactor_on),),
     }
 
 
-def _f32_words(value: float | None) -> tuple[int, int]:
-    bits = bits_of_float(value or 0.0)
-    return bits >> 16, bits & 0xFFFF
+def _measured_registers(values: Mapping[str, float | None]) -> dict[str, tuple[int, ...]]:
+    return {name: _f32_words(value) for name, value in values.items()}
 
 
-def changed_datapoints(before: ConnectorState | None, now: ConnectorState) -> dict[str, TelemetryValue]:
-    """The telemetry values that follow from the state (behaviour.md §7, connector/N/dispenser_to_psu): those
-    that differ from the ones before, or all."""
-    old = _datapoints(before) if before is not None else {}
+def _measured_values(measured: Measurements) -> dict[str, float | None]:
     return {
-        key: shortest_f32(value) if isinstance(value, float) else value
-        for key, value in _datapoints(now).items()
-        if key not in old or old[key] != value
+        "output_voltage": measured.output_v,
+        "output_current": measured.output_a,
+        "contactor_upstream_voltage": measured.upstream_v,
     }
 
 
-def _datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
+def _differing(before: Mapping[str, T], now: Mapping[str, T]) -> dict[str, T]:
+    return {key: value for key, value in now.items() if before[key] != value}
+
+
+def _f32_words(value: float | None) -> tuple[int, int]:
+    return divmod(bits_of_float(value or 0.0), 0x10000)
+
+
+def datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
+    """The telemetry values that follow from the state (behaviour.md §7, connector/N/dispenser_to_psu)."""
+    return _as_shown({**_asked_datapoints(state), **state.measured.datapoints()})
+
+
+def changed_datapoints(before: ConnectorState, now: ConnectorState) -> dict[str, TelemetryValue]:
+    """Those that differ from the ones before."""
+    changed: dict[str, TelemetryValue] = {}
+    if (
+        before.setpoint is not now.setpoint
+        or before.capabilities is not now.capabilities
+        or before.last_request is not now.last_request
+        or before.bsp_event is not now.bsp_event
+    ):
+        changed |= _differing(_asked_datapoints(before), _asked_datapoints(now))
+    if before.measured is not now.measured:
+        changed |= _differing(before.measured.datapoints(), now.measured.datapoints())
+    return _as_shown(changed)
+
+
+def _asked_datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
     request = state.last_request
     now = applied(state)
     return {
@@ -186,5 +228,8 @@ def _datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
         "everest_phase": request.charging_phase.value if request else None,
         "export_voltage": now.voltage_v,
         "export_current": now.current_a,
-        **state.measured.datapoints(),
     }
+
+
+def _as_shown(values: Mapping[str, TelemetryValue]) -> dict[str, TelemetryValue]:
+    return {key: shortest_f32(value) if isinstance(value, float) else value for key, value in values.items()}

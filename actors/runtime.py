@@ -1,7 +1,7 @@
 """The turn-based runtime: Pykka actors, one turn at a time, as a pure function of their Inputs.
 
 A turn: deliver one Input, then run the actors, in FIFO order over all mailboxes, until no mailbox holds a
-message; then TurnEnding goes to every actor that had one, in fixed order (architecture.md §1). What the actors
+message; then every actor that had one finishes its turn, in fixed order (architecture.md §1). What the actors
 emitted meanwhile are the turn's Outputs. If a handler raises, the whole turn is undone and the safe stop, which
 calls no handler, decides instead (behaviour.md §10).
 
@@ -25,7 +25,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..messages.inputs import Input, TimerFired
-from ..messages.internal import Internal, TurnEnding
+from ..messages.internal import Internal
 from ..messages.outputs import AnyOutput, CancelTimer, LogWritten, StartTimer
 from ..messages.types import Level
 
@@ -156,10 +156,15 @@ class CoreActor(pykka.Actor, Generic[S]):
         self._mailbox.allow_all()  # the loop ended: the actor was stopped or has failed
         self._actor_loop_teardown()
 
+    def finish_turn(self) -> None:
+        """`end_turn`, without the way through the mailbox: nothing can come between."""
+        try:
+            self.end_turn()
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises undoes the turn
+            self._runtime.handler_failed(self, error)
+
     def on_receive(self, message: Any) -> None:
         match message:
-            case TurnEnding():
-                self.end_turn()
             case TimerFired(name=name, number=number):
                 if self.state.timers.get(name) == number:  # else it was cancelled or restarted meanwhile
                     self._forget_timer(name)
@@ -246,13 +251,15 @@ class Runtime:
 
     def __init__(self, specs: Iterable[ActorSpec], route: Route, safe_stop: SafeStop) -> None:
         self._specs = {spec.name: spec for spec in specs}
-        """In the order in which TurnEnding goes round."""
+        """In the order in which the end of a turn goes round."""
         self._route = route
         self._safe_stop = safe_stop
         self._ready: deque[CoreActor[Any]] = deque()
         self._touched: dict[str, bool] = {}
         self._outputs: list[AnyOutput] = []
         self._failure: Failure | None = None
+        self._undone: dict[str, ActorState] = {}
+        """The states before the last turn, if it failed: the actors have been made anew."""
         self._actors: dict[str, CoreActor[Any]] = {}
         self._refs: dict[str, pykka.ActorRef[Any]] = {}
         self.at_ns = 0
@@ -265,8 +272,8 @@ class Runtime:
         A handler that raises makes TurnFailed and the safe stop's Outputs; an exception out of this method
         means that the core itself is broken and must not go on.
         """
-        states = self.states()
         self.at_ns = message.at_ns
+        self._undone = {}
         self._outputs = []
         self._touched = dict.fromkeys(self._specs, False)
         for actor in self._actors.values():
@@ -276,15 +283,20 @@ class Runtime:
         self._drain()
         for name in self._specs:
             if self._touched[name] and self._failure is None:
-                self._refs[name].tell(TurnEnding())
+                self._actors[name].finish_turn()
                 self._drain()
         if self._failure is not None:
-            return self._undo(states, message, self._failure)
+            self._undone = self.states_before()
+            return self._undo(self._undone, message, self._failure)
         return tuple(self._outputs)
 
     def states(self) -> dict[str, ActorState]:
         """Every actor's state, by name, in fixed order."""
         return {name: actor.state for name, actor in self._actors.items()}
+
+    def states_before(self) -> dict[str, ActorState]:
+        """Every actor's state before the last turn, which may have failed."""
+        return self._undone or {name: actor.before for name, actor in self._actors.items()}
 
     def stop(self) -> None:
         """Stop all actors, as Pykka does it."""

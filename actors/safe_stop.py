@@ -37,7 +37,7 @@ from ..messages.types import BspEvent, ChargingEvent, ConnectorPhase, Level, Mod
 from ..telemetry.datapoints import ALARMS_TOPIC, CONTACTOR_FAULT_KEY, psu_values_unknown, to_psu_topic
 from .capabilities import nothing_received
 from .connector_outputs import error_changes, faults, goose_output, next_st_num
-from .connector_state import STOP, ConnectorState, changed_datapoints, has_car, registers, without_link
+from .connector_state import STOP, ConnectorState, datapoints, has_car, registers, without_link
 from .connector_supervision import ALLOCATION_TIMER, FIRST_KEY_TIMER, OUTAGE_TIMER, RESUME_TIMER
 from .dispenser_alarms import DispenserAlarmsState, ErrorInput, alarms, with_error
 from .names import DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER, connector_name
@@ -185,7 +185,7 @@ class _SafeStop:
         self._set_registers({f"{number}/{register}": words for register, words in registers(now).items()})
         if before.phase is not now.phase:
             self._set_charging_event(number)
-        self._set_datapoints(to_psu_topic(self._connector_nos[number - 1]), changed_datapoints(None, now))
+        self._set_datapoints(to_psu_topic(self._connector_nos[number - 1]), datapoints(now))
 
     def _bsp_event(self, number: int) -> BspEvent | None:
         match self._message:

@@ -75,14 +75,18 @@ class GooseHeader(Struct, frozen=True):
     nds_com: bool = False
 
 
+_F32 = struct.Struct(">f")
+_U32 = struct.Struct(">I")
+
+
 def float_of_bits(bits: int) -> float:
     """The f32 that has these 32 bits; may be NaN or infinite."""
-    return float(struct.unpack(">f", bits.to_bytes(4, "big"))[0])
+    return float(_F32.unpack(_U32.pack(bits))[0])
 
 
 def bits_of_float(value: float) -> int:
     """The 32 bits of a value as f32. OverflowError if it is too large for one."""
-    return int.from_bytes(struct.pack(">f", value), "big")
+    return int(_U32.unpack(_F32.pack(value))[0])
 
 
 def t_of_utc_ns(utc_ns: int) -> tuple[int, int]:

@@ -10,10 +10,6 @@ class Internal(Struct, frozen=True, kw_only=True):
     """Base of all messages between actors."""
 
 
-class TurnEnding(Internal, frozen=True):
-    """To every actor that had a message in this turn: compose what the turn as a whole calls for."""
-
-
 class RegistersChanged(Internal, frozen=True):
     """To PsuLink: registers that the sender owns have new values."""
 

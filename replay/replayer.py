@@ -32,16 +32,17 @@ def replay(log: LogReader) -> Replay:
     turns = outputs = 0
     altered = unfinished = ""
     for turn in log.turns():
-        before = runtime.states()
         try:
             actual = runtime.turn(turn.input)
         except Exception as error:  # noqa: BLE001 - whatever the core raises is what the replay found
-            divergence = Divergence(turn, (), before, runtime.states(), described(error))
+            divergence = Divergence(turn, (), runtime.states_before(), runtime.states(), described(error))
             return Replay(turns, outputs, divergence, altered)
         expected = turn.outputs
         missing = len(actual) - len(expected)
         if missing < 0 or (missing and turn.complete) or any(map(differs, expected, actual)):
-            return Replay(turns, outputs, Divergence(turn, actual, before, runtime.states()), altered)
+            return Replay(
+                turns, outputs, Divergence(turn, actual, runtime.states_before(), runtime.states()), altered
+            )
         if missing:
             unfinished = (
                 f"the log ends in turn {turn.number} before all its outputs were handed over: "

@@ -2,6 +2,7 @@
 
 import math
 from decimal import Decimal
+from functools import lru_cache
 
 from ..messages.goose import bits_of_float, float_of_bits
 
@@ -13,6 +14,12 @@ def shortest_f32(value: float) -> float | None:
     20.100000381. None if it is NaN or infinite."""
     if not math.isfinite(value):
         return None
+    # Zero is not looked up: its two signs are equal, and are not the same text.
+    return _shortest_f32(value) if value else value
+
+
+@lru_cache(maxsize=4096)
+def _shortest_f32(value: float) -> float:
     bits = bits_of_float(value)
     for digits in range(1, 10):
         candidate = float(f"{value:.{digits}g}")
