@@ -50,14 +50,16 @@ class RecordReader:
         self.whole_bytes = len(MCAP0_MAGIC)
         """Up to here, all has been read and is whole."""
         self._file = file
-        self._data = file.read(READ_BYTES)
-        self._at = len(MCAP0_MAGIC)
+        self._data = b""
+        self._at = 0
         self._discarded_bytes = 0
         """Of the file, before `_data`."""
         self._topics: dict[int, str] = {}
 
     def read_profile(self) -> str:
         """The profile, from the first record. RecordError."""
+        self._need(len(MCAP0_MAGIC))
+        self._at = len(MCAP0_MAGIC)
         opcode, content = self._record()
         if opcode != Opcode.HEADER:
             msg = f"the record at byte {self.whole_bytes} cannot be read: no MCAP header"
