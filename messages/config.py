@@ -156,8 +156,8 @@ def parse(text: str, name: str) -> Config:
     """The configuration that `text` (TOML) holds. `name` is the file's, for the errors. ConfigError."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        msg = f"{name}: not valid TOML: {error}"
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        msg = f"{name}: not valid TOML: {'nested too deeply' if isinstance(error, RecursionError) else error}"
         raise ConfigError(msg) from None
     problems = _unknown_keys(table)
     if problems:

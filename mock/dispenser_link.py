@@ -103,7 +103,9 @@ class DispenserLink(asyncio.Protocol):
         return None if self._tls is None else self._tls.describe()
 
     def send(self, adu: bytes) -> None:
-        """Send a request."""
+        """Send a request, unless the connection is being closed."""
+        if self._reason:
+            return
         self._write(adu if self._tls is None else self._tls.send(adu))
 
     def close(self, reason: str, *, reset: bool = False, gently: bool = False) -> None:

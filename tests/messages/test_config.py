@@ -45,6 +45,7 @@ def test_defaults() -> None:
     ("text", "said"),
     [
         ("psu_ip = 'x", "site.toml: not valid TOML: "),
+        ("a = " + "[" * 50_000, "site.toml: not valid TOML: nested too deeply"),
         ("", "site.toml: connectors is missing; needed: 1 to 4 tables [[connectors]]"),
         ("connectors = []", "site.toml: connectors: found []; allowed: 1 to 4 tables [[connectors]]"),
         ("connectors = 3", "site.toml: connectors: found 3; allowed: 1 to 4 tables [[connectors]]"),

@@ -196,3 +196,18 @@ def test_garbage_never_raises_anything_else(site: Site) -> None:
             session.receive(bytes((first,)) + b"\x03\x01\x00\x10" + bytes(range(64)))
         except TlsRefusedError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_what_is_to_be_sent_on_a_connection_that_was_just_dropped_is_not(
+    start: Callable[..., Mock], site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "scenario.toml"
+    path.write_text(
+        "".join(f"[[step]]\nat = 0.1\n{what}\n" for what in ('do = "drop"', 'do = "send"\nhex = "00"'))
+    )
+    mock = start(str(site.directory), SCENARIO=str(path))
+    dispenser = Dispenser(mock, site.dispenser())
+    steps = [mock.wait("step")["do"], mock.wait("step")["do"]]
+    assert steps == ["drop", "send"]
+    dispenser.socket.close()
+    assert "Traceback" not in mock.stop()
