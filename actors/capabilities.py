@@ -1,6 +1,7 @@
 """What the power unit can give a connector, and what that makes of a setpoint (behaviour.md §1, §4). Pure."""
 
 import struct
+from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,8 +24,9 @@ NO_POWER = Setpoint(0.0, 0.0)
 _F32 = struct.Struct("<f")
 
 
+@lru_cache(maxsize=4096)
 def as_f32(value: float) -> float:
-    """The nearest f32. OverflowError if it is too large for one."""
+    """The nearest f32, zero without its sign. OverflowError if it is too large for one."""
     return float(_F32.unpack(_F32.pack(value + 0.0))[0])  # + 0.0: no negative zero on the wire
 
 

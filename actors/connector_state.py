@@ -5,6 +5,7 @@ end of a turn compares what followed from it before with what follows now (actor
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -195,6 +196,7 @@ def _differing(before: Mapping[str, T], now: Mapping[str, T]) -> dict[str, T]:
     return {key: value for key, value in now.items() if before[key] != value}
 
 
+@lru_cache(maxsize=4096)
 def _f32_words(value: float | None) -> tuple[int, int]:
     return divmod(bits_of_float(value or 0.0), 0x10000)
 

@@ -33,7 +33,7 @@ import msgspec
 from msgspec import Struct
 
 from ..messages.outputs import AnyOutput
-from .log_format import TYPES, unsealed
+from .log_format import TYPES, is_sealed, unsealed
 from .reader import RecordedOutput, Turn
 
 _NAME_WIDTH = 28
@@ -76,7 +76,7 @@ class _Pair(Struct, frozen=True):
 
 def differs(recorded: RecordedOutput, output: AnyOutput) -> bool:
     """Whether the replayed Output is not, byte for byte, the recorded one."""
-    return unsealed(recorded.payload) != _encoder.encode(output)
+    return not is_sealed(recorded.payload, _encoder.encode(output))
 
 
 def report(divergence: Divergence) -> str:

@@ -131,6 +131,8 @@ TOPICS: Mapping[str, str] = {
 }
 """The topic of every type's channel, by its tag."""
 
+_BEGINNINGS = {topic: f'{{"type":"{name}"'.encode() for name, topic in TOPICS.items()}
+
 _encoder = msgspec.json.Encoder()
 _SEAL = b',"crc32":"%08x"}'
 SEAL_BYTES = len(_SEAL % 0)
@@ -151,6 +153,19 @@ def is_intact(payload: bytes) -> bool:
 def unsealed(payload: bytes) -> bytes:
     """The message's own JSON, without the checksum."""
     return payload[:-SEAL_BYTES] + b"}"
+
+
+def is_sealed(payload: bytes, encoded: bytes) -> bool:
+    """Whether the payload, less its checksum, is that message's JSON."""
+    return len(payload) == len(encoded) - 1 + SEAL_BYTES and payload.startswith(encoded[:-1])
+
+
+def belongs_to(topic: str, payload: bytes) -> bool:
+    """Whether a payload of this type stands on that topic; true of a type that is unknown here."""
+    beginning = _BEGINNINGS.get(topic)
+    if beginning is not None and payload.startswith(beginning):
+        return True
+    return topic == TOPICS.get(type_name(payload), topic)
 
 
 def type_name(payload: bytes) -> str:

@@ -29,6 +29,7 @@ from .log_format import (
     Gap,
     SegmentEnd,
     SegmentHeader,
+    belongs_to,
     is_intact,
     type_name,
 )
@@ -213,7 +214,7 @@ class LogReader:
         if sequence != number % TURN_MODULUS:
             msg = f"an input of turn {sequence} stands where turn {number} has to come"
             raise DamagedLogError(msg)
-        if not is_intact(payload) or topic != TOPICS.get(type_name(payload), topic):
+        if not is_intact(payload) or not belongs_to(topic, payload):
             msg = f"the checksum of turn {number}'s input fails"
             raise DamagedLogError(msg)
         try:
@@ -233,11 +234,7 @@ class LogReader:
         if begun is None or sequence != number % TURN_MODULUS:
             msg = f"an output of turn {sequence} stands after the input of turn {number}"
             raise DamagedLogError(msg)
-        intact = (
-            is_intact(payload)
-            and publish_time == begun.at_ns
-            and topic == TOPICS.get(type_name(payload), topic)
-        )
+        intact = is_intact(payload) and publish_time == begun.at_ns and belongs_to(topic, payload)
         if intact and self._lifter is not None:
             payload = self._lifter(payload)
         return RecordedOutput(payload, intact)
