@@ -90,7 +90,10 @@ def check(path: Path, *, probe_psu: bool) -> list[Row]:
     else:
         rows.append(not_checked("interface", MEND_FIRST))
     certificates = [not_checked("certificates", MEND_FIRST)]
-    if settings.has("tls_enabled", "psu_ca_cert", "client_cert", "client_key", "psu_cert_hostname"):
+    are_named = config.psu_ca_cert and config.client_cert and config.client_key
+    if config.tls_enabled and not are_named:
+        certificates = []  # that they are missing is said already
+    elif settings.has("tls_enabled", "psu_ca_cert", "client_cert", "client_key", "psu_cert_hostname"):
         certificates = check_certificates(config)
     rows += certificates
     password_row, password = check_password(config)

@@ -46,11 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
 
 
+STDIN_FD = 0
+
+
 def mock_command(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. 0: ended as told; 2: something is not usable as it was given."""
     given = _given(arguments)
     try:
         options = options_from(os.environ, given)
+        _check_control(options)
         tls, warnings = _tls(options)
         events = EventLog(options.events)
     except (MockOptionsError, TlsFilesError) as error:
@@ -92,6 +96,16 @@ def _given(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
     return given
 
 
+def _check_control(options: MockOptions) -> None:
+    """MockOptionsError if commands are to come from a standard input that is closed."""
+    if options.control:
+        try:
+            os.fstat(STDIN_FD)
+        except OSError:
+            msg = "--control: standard input is closed; connect a pipe, a terminal or a file to it"
+            raise MockOptionsError(msg) from None
+
+
 def _tls(options: MockOptions) -> tuple[ssl.SSLContext | None, list[str]]:
     """What makes the connections TLS, and what is odd about the files. TlsFilesError."""
     if options.cert_dir is None:
@@ -110,7 +124,8 @@ async def _serve(options: MockOptions, events: EventLog, tls: ssl.SSLContext | N
         loop.add_signal_handler(number, stop.set)
     goose_port = open_port(options.interface)
     mqtt = None if options.mqtt is None else MqttPower(options.mqtt)
-    control_fd = sys.stdin.fileno() if options.control else None
+    # Not sys.stdin, which is None where standard input is closed.
+    control_fd = STDIN_FD if options.control else None
     try:
         await MockServer(options, goose_port, events, mqtt, tls).run(stop, control_fd)
     finally:

@@ -215,7 +215,10 @@ class _File:
         for problem in problems:
             if problem is None:
                 continue
-            if problem.startswith("ends") or (one_is_enough and usable):
+            # After a power cut the clock may stand in the past until it is set: the handshake fails and is
+            # tried again by itself, while an error would keep the driver from starting for good.
+            is_early = problem.startswith("is not valid before")
+            if problem.startswith("ends") or is_early or (one_is_enough and usable):
                 self._warn(problem)
             else:
                 self._error(problem)
@@ -230,8 +233,8 @@ class _File:
             )
         if begins > self.now:
             return (
-                f"is not valid before {begins:%Y-%m-%d %H:%M} UTC{who}; check this machine's clock: "
-                f"{self.now:%Y-%m-%d %H:%M} UTC"
+                f"is not valid before {begins:%Y-%m-%d %H:%M} UTC{who}; the link stays down until "
+                f"then; check this machine's clock: {self.now:%Y-%m-%d %H:%M} UTC"
             )
         if ends < self.now + _ENDS_SOON:
             return f"ends soon, on {ends:%Y-%m-%d %H:%M} UTC{who}; renew it, then restart"

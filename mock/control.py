@@ -21,8 +21,8 @@ def parse_line(line: bytes) -> Command:
     """The command in a line. CommandError."""
     try:
         table = msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
-        msg = f"is no JSON: {error}"
+    except (msgspec.DecodeError, RecursionError) as error:
+        msg = f"is no JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
         raise CommandError(msg) from None
     if not isinstance(table, dict):
         msg = 'is no JSON object; write {"do": …}'

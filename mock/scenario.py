@@ -50,8 +50,8 @@ def read_scenario(path: str) -> Scenario:
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}"
         raise ScenarioError(msg) from None
-    except ValueError as error:  # TOML or UTF-8
-        msg = f"{path}: is no TOML: {error}"
+    except (ValueError, RecursionError) as error:  # TOML or UTF-8
+        msg = f"{path}: is no TOML: {'nested too deeply' if isinstance(error, RecursionError) else error}"
         raise ScenarioError(msg) from None
     for key in document:
         if key not in ("clock", "step"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from broker import Mosquitto, free_port
+from fusioncharger.app.check_host import CERTIFICATE_KEYS
 from netns import network_namespace
 
 CONNECTOR = """
@@ -133,6 +134,14 @@ def test_everything_wrong(tmp_path: Path) -> None:
     wrong = {what for what, (level, _) in rows.items() if level == "error"}
     assert wrong == {"setting", "interface nonsuch0", "password file", "broker", "power unit", "journal"}
     assert done.stdout.endswith("\n7 errors, 1 warning\n")
+
+
+def test_certificates_that_are_not_named_are_said_once(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(f"tls_enabled = true\n{CONNECTOR}")
+    done = run("--config", str(file))
+    assert [done.stdout.count(f"{key} is missing; tls_enabled") for key in CERTIFICATE_KEYS] == [1, 1, 1]
+    assert not set(CERTIFICATE_KEYS) & set(table(done))
 
 
 def test_what_depends_on_a_wrong_value_is_not_checked(tmp_path: Path) -> None:

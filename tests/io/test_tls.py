@@ -186,7 +186,7 @@ def test_key_that_others_may_read_is_a_warning(files: TlsFiles, mode: int) -> No
 @pytest.mark.parametrize(
     ("now", "severity", "said"),
     [
-        (NOW - 2 * DAY, "error", "is not valid before"),
+        (NOW - 2 * DAY, "warning", "is not valid before"),
         (NOW + 3650 * DAY - timedelta(days=29), "warning", "ends soon"),
         (NOW + 3651 * DAY, "error", "has expired"),
     ],

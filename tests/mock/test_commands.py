@@ -123,6 +123,7 @@ def test_steps_are_in_the_order_of_their_time(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[[step]", "is no TOML: "),
+        ("step = " + "[" * 50_000, "is no TOML: nested too deeply"),
         ("steps = []", "steps: there is no such key; did you mean 'step'?; allowed: clock, step"),
         ('clock = "now"', "clock: found 'now'; allowed: connected, start"),
         ("step = 1", "step: found 1; allowed: [[step]] tables"),
@@ -178,6 +179,8 @@ def test_lines_come_in_any_pieces() -> None:
     reader = LineReader()
     assert reader.feed(b'{"do"') == []
     assert reader.feed(b': "drop"}\r\n\n{"do":"reset"}\nx') == [b'{"do": "drop"}\r', b'{"do":"reset"}']
+    with pytest.raises(CommandError, match="nested too deeply"):
+        parse_line(b"[" * 50_000)
     assert parse_line(b'{"do": "drop"}\r') == command_from({"do": "drop"})
     assert reader.feed(b"y" * MAX_LINE_BYTES) == [b"x" + b"y" * MAX_LINE_BYTES]
 

@@ -240,6 +240,18 @@ def test_scenario_that_is_not_right_is_one_line_and_exit_code_2(tmp_path: Path) 
     assert line.startswith(f"--scenario: {path}: step 1 (alram): do: found 'alram'; did you mean 'alarm'?; ")
 
 
+def test_commands_from_a_standard_input_that_is_closed_are_refused() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" --interface udp:1 --control - <&-', "sh", *COMMAND],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "--control: standard input is closed; connect a pipe, a terminal or a file to it\n"
+
+
 def test_step_events_are_json(told: Mock) -> None:
     step = told.told("key", connector=1, key="zero")
     assert json.dumps(step)
