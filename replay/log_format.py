@@ -81,6 +81,8 @@ class SegmentHeader(Note, frozen=True):
     """messages.config.Config. It holds no secret: passwords and keys are named there by their files."""
     snapshot: dict[str, Any]
     """Every actor's state before `first_turn`, by the actor's name."""
+    boot_id: str = ""
+    """Of the machine; it changes with every boot."""
 
 
 class Gap(Note, frozen=True):
