@@ -123,7 +123,7 @@ class CoreLoop:
         self._queue.put(item)
 
     def begin_segment(self) -> None:
-        """The journal has a new recorder: use it from the next turn on."""
+        """The journal has a new recorder that is ready: use it from the next turn on."""
         self._queue.put(_BEGIN_SEGMENT)
 
     def stop(self, reason: str, timeout_s: float) -> bool:
@@ -215,10 +215,12 @@ class CoreLoop:
             self._turn(JournalLost(reason=failure))
 
     def _switch_segment(self) -> None:
+        """Begin the segment that has been prepared: the former one is full, or its recorder has failed."""
         at_ns = self._clock.now_ns()
-        self._journal.begin_segment(
+        if not self._journal.begin_segment(
             snapshot(self._runtime), self._turn_number + 1, at_ns, at_ns + self._utc_offset_ns
-        )
+        ):
+            return  # the main thread asks again
         if self._journal.failure is None and self._journal_failure is not None:
             self._journal_failure = None
             self._turn(JournalRestored())

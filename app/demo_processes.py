@@ -119,9 +119,9 @@ class PsuView:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """SIGINT and SIGTERM wait until the end of the block."""
-    waiting: list[int] = []
+    came: list[int] = []
     handlers = {
-        number: signal.signal(number, lambda number, _frame: waiting.append(number))
+        number: signal.signal(number, lambda number, _frame: came.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
@@ -129,8 +129,8 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in waiting:
-            signal.raise_signal(number)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def free_port() -> int:

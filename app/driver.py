@@ -208,18 +208,26 @@ class Driver:
                 case "ready":
                     self._logged_journal_failure = ""
                     log.info("recording to %s", report.path)
-                    if self._journal.failure is not None:
-                        self._core.begin_segment()
+                    self._switch_recorder()
                 case "unavailable" if report.reason != self._logged_journal_failure:
                     self._logged_journal_failure = report.reason
                     log.error("the journal cannot be written, tried again and again: %s", report.reason)
 
     def _renew_recorder(self) -> None:
-        """A recorder that failed is replaced, at most once in 5 s, until one can write."""
-        if self._journal.failure is None or time.monotonic() < self._recorder_retry_s:
-            return
-        self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
-        self._journal.prepare_replacement(self._clock.now_ns() + self._core.utc_offset_ns)
+        """A recorder that failed is replaced, at most once in 5 s, until one can write; so is one whose segment
+        is full or old, without anybody's noticing."""
+        self._switch_recorder()
+        now_ns = self._clock.now_ns()
+        has_to_be = self._journal.failure is not None or (
+            self._journal.is_due(now_ns) and not self._journal.is_prepared
+        )
+        if has_to_be and time.monotonic() >= self._recorder_retry_s:
+            self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
+            self._journal.prepare_replacement(now_ns + self._core.utc_offset_ns)
+
+    def _switch_recorder(self) -> None:
+        if self._journal.is_ready:
+            self._core.begin_segment()
 
     def _perform(self, output: outputs.AnyOutput) -> None:
         """Carry out an Output, in the core thread. Nothing here waits."""

@@ -14,6 +14,8 @@ from .. import __version__
 from ..io.goose_port import GoosePortError
 from ..io.tls import TlsFiles, TlsFilesError, client_context, examine
 from ..messages.config import Config, ConfigError, parse
+from ..replay.directory_lock import DirectoryInUseError, DirectoryLock
+from ..replay.journal import boot_id
 from ..replay.last_errors import NOTHING, LastErrors, restore_errors
 from .driver import EXIT_FAILED, Driver
 from .process_log import ProcessLog
@@ -44,6 +46,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         config = load_config(arguments.config)
         password = load_password(config, arguments.config)
         tls = load_tls(config, arguments.config)
+        lock = lock_journal(config, arguments.config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -60,6 +63,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         print(f"{arguments.config}: ethernet_interface: {error}", file=sys.stderr)
         return EXIT_FAILED
     finally:
+        lock.release()
         if not process_log.close():
             os._exit(EXIT_FAILED)
 
@@ -67,9 +71,15 @@ def run_command(arguments: argparse.Namespace) -> int:
 def restore_alarms(config: Config) -> LastErrors:
     """What the boards had reported when the former process ended (behaviour.md §6). What was restored is the
     core's to say; what could not be is said here."""
-    restored = restore_errors(Path(config.journal.dir), config)
+    restored = restore_errors(Path(config.journal.dir), config, boot_id())
     if restored.problem:
         log.warning("alarms of the former run: %s", restored.problem)
+    for outdated in restored.outdated:
+        log.warning(
+            "alarms of the former run: not restored, as the machine has been booted since: %s of connector %d",
+            outdated.error_type,
+            outdated.connector,
+        )
     for error in restored.dropped:
         log.warning("alarms of the former run: not restored, as the configuration has no such board: %s", error)
     return restored
@@ -88,6 +98,17 @@ def load_config(path: Path) -> Config:
     config = parse(text, str(path))
     # The version is part of what the PSU can read, so a recording has to hold it, not a placeholder.
     return config if config.software_version else replace(config, software_version=__version__)
+
+
+def lock_journal(config: Config, name: Path) -> DirectoryLock:
+    """The journal's directory, for this driver alone. `name` is the configuration's. ConfigError."""
+    lock = DirectoryLock(Path(config.journal.dir))
+    try:
+        lock.take()
+    except DirectoryInUseError as error:
+        msg = f"{name}: journal.dir: {error}"
+        raise ConfigError(msg) from None
+    return lock
 
 
 def load_password(config: Config, name: Path) -> str | None:

@@ -43,6 +43,14 @@ class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """[journal]: where the recording goes."""
 
     dir: Annotated[str, Meta(min_length=1)] = "./sessions"
+    segment_MiB: Annotated[int, Meta(ge=1, le=1024)] = 64  # noqa: N815 - unit as it is written
+    """A new file is begun when the present one has this size, not compressed, …"""
+    segment_hours: Annotated[float, Meta(gt=0, le=168)] = 24
+    """… or this age."""
+    keep_GiB: Annotated[float, Meta(ge=0, le=100_000)] = 4  # noqa: N815
+    """The oldest files are deleted when all have more than this; 0: none is."""
+    keep_days: Annotated[float, Meta(ge=0, le=100_000)] = 0
+    """Files older than this are deleted; 0: none is."""
 
 
 class ConnectorConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,6 +141,10 @@ _ALLOWED = {
     "isolation_monitor": "an EVerest module id (no /, + or #)",
     "over_voltage_monitor": "an EVerest module id (no /, + or #)",
     "powermeter": "an EVerest module id (no /, + or #)",
+    "segment_MiB": "1 to 1024 MiB",
+    "segment_hours": "more than 0, up to 168 h",
+    "keep_GiB": "0 (all) to 100000 GiB",
+    "keep_days": "0 (for ever) to 100000 days",
     "connectors": f"1 to {len(CONNECTOR_OFFSETS)} tables [[connectors]]",
 }
 

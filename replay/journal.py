@@ -10,9 +10,11 @@ Rules:
 - What cannot be handed over (backlog full, recorder gone) is a `failure`: from then on records are dropped,
   whole turns being missing rather than parts of them, until the driver begins a new segment.
 - The recorder is in a session of its own: neither Ctrl-C nor the driver's death takes it along.
+- A segment that is full or old enough `is_due`: the next one is prepared by then, and begun between two turns.
+  Nothing is lost at that, and no turn waits: what the former recorder has not taken yet is handed over first.
 
 Who calls what: `open` before the core thread starts, `close` after it ended; `record_input`, `record_outputs`
-and `begin_segment` are the core thread's; `prepare_replacement` and `read_reports` are the main thread's.
+and `begin_segment` are the core thread's; `prepare_replacement`, `is_due` and the rest the main thread's.
 """
 
 import contextlib
@@ -40,10 +42,17 @@ from .. import __version__
 from ..messages.config import Config
 from ..messages.inputs import Input
 from ..messages.outputs import AnyOutput
+from .housekeeping import Keep
 from .log_format import FORMAT, PIPE_HEAD, TURN_MODULUS, Gap, Report, SegmentEnd, SegmentHeader, seal
 
 PIPE_BYTES = 2**20
 BACKLOG_BYTES = 64 * 2**20
+
+MIB = 2**20
+GIB = 2**30
+NS_PER_HOUR = 3_600_000_000_000
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 WRITEV_COUNT = 1024
 """Buffers that one writev(2) takes at most (IOV_MAX)."""
@@ -52,8 +61,10 @@ WRITEV_COUNT = 1024
 class _Recorder:
     """A recorder process, the pipe to it, and the segment that it writes. OSError if it cannot be started."""
 
-    def __init__(self, path: Path, segment: int, report_fd: int) -> None:
+    def __init__(self, path: Path, segment: int, report_fd: int, keep: Keep) -> None:
         self.segment = segment
+        self.is_ready = False
+        """Whether it has reported so."""
         read_end, self.pipe = os.pipe()
         try:
             # An unprivileged process may be refused more than the default 64 KiB: the backlog makes up for it.
@@ -62,6 +73,7 @@ class _Recorder:
             os.set_blocking(self.pipe, False)
             # -P: the current directory is no place to import from.
             command = [sys.executable, "-P", "-m", "fusioncharger.replay.recorder", str(path), str(segment)]
+            command += keep.arguments()
             self.process = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdin=read_end, stdout=report_fd, start_new_session=True
             )
@@ -81,11 +93,22 @@ class Journal:
     """Records the turns of one run of the driver."""
 
     def __init__(
-        self, directory: Path, run_id: str, config: Config, *, backlog_bytes: int = BACKLOG_BYTES
+        self,
+        directory: Path,
+        run_id: str,
+        config: Config,
+        *,
+        backlog_bytes: int = BACKLOG_BYTES,
+        segment_bytes: int | None = None,
     ) -> None:
+        """`segment_bytes`: instead of the configuration's."""
         self.failure: str | None = None
         """Why records are dropped at present; None while all is handed over."""
         self._directory = directory
+        self._keep = Keep(round(config.journal.keep_GiB * GIB), config.journal.keep_days)
+        self._segment_bytes = segment_bytes or config.journal.segment_MiB * MIB
+        self._segment_ns = round(config.journal.segment_hours * NS_PER_HOUR)
+        self._boot_id = boot_id()
         self._run_id = run_id
         self._config: dict[str, Any] = msgspec.to_builtins(config)
         self._versions = {
@@ -98,6 +121,12 @@ class Journal:
         """(turn, what is still to be written of it)"""
         self._backlog_bytes = 0
         self._first_dropped_turn: int | None = None
+        self._last_kept_turn: int | None = None
+        """What the former recorder said that it has kept, if it could not go on."""
+        self._handed_over_bytes = 0
+        """In this segment."""
+        self._began_at_ns = 0
+        """The present segment, monotonic."""
         self._last = 0, 0, 0
         """turn, at_ns, utc_ns of the last record"""
         self._segments = 0
@@ -127,7 +156,7 @@ class Journal:
         begin = datetime.fromtimestamp(utc_ns // 10**9, UTC)
         path = self._directory / f"{begin:%Y%m%dT%H%M%SZ}-{self._run_id[:8]}-{self._segments:04}.mcap"
         try:
-            recorder = _Recorder(path, self._segments, self._report_write_fd)
+            recorder = _Recorder(path, self._segments, self._report_write_fd, self._keep)
         except OSError as error:
             self.failure = f"the recorder cannot be started: {error.strerror or error}"
             return False
@@ -135,6 +164,24 @@ class Journal:
             self._retire(self._replacement)
             self._replacement = recorder
         return True
+
+    def is_due(self, at_ns: int) -> bool:
+        """Whether the present segment is large or old enough, `at_ns` being now, monotonic."""
+        return self.failure is None and (
+            self._handed_over_bytes >= self._segment_bytes or at_ns - self._began_at_ns >= self._segment_ns
+        )
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether a recorder for the next segment has been started."""
+        with self._switching:
+            return self._replacement is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether that recorder can write: the next segment can be begun."""
+        with self._switching:
+            return self._replacement is not None and self._replacement.is_ready
 
     def read_reports(self) -> tuple[Report, ...]:
         """What recorders have reported since the last call; call it when `report_fd` is readable. That the
@@ -145,14 +192,23 @@ class Journal:
         reports = tuple(msgspec.json.decode(line, type=Report) for line in lines)
         with self._switching:
             for report in reports:
-                if (
-                    report.event == "unavailable"
-                    and self._recorder
-                    and self._recorder.segment == report.segment
-                ):
-                    self.failure = report.reason
+                if report.event == "ready":
+                    for recorder in (self._recorder, self._replacement):
+                        if recorder and recorder.segment == report.segment:
+                            recorder.is_ready = True
+                elif report.event == "unavailable":
+                    self._is_unavailable(report)
             self._retired = [recorder for recorder in self._retired if recorder.process.poll() is None]
         return reports
+
+    def _is_unavailable(self, report: Report) -> None:
+        """A recorder has ended because it could not write. `_switching` is held."""
+        if self._recorder and self._recorder.segment == report.segment:
+            self._last_kept_turn = report.last_turn
+            self.failure = report.reason
+        elif self._replacement and self._replacement.segment == report.segment:
+            self._retire(self._replacement)  # prepared in vain: another one is, in time
+            self._replacement = None
 
     def close(self, timeout_s: float) -> bool:
         """Say goodbye and wait until the file is complete. False if something is missing from it, or if it was
@@ -188,20 +244,21 @@ class Journal:
 
     def begin_segment(self, snapshot: Mapping[str, object], first_turn: int, at_ns: int, utc_ns: int) -> bool:
         """Between two turns: go on with the recorder that was prepared. `snapshot` is the state of every actor
-        before `first_turn`. What the former recorder did not take is given up, and recorded as a gap.
-        False if none is prepared."""
+        before `first_turn`. A recorder that works is let have all that waits for it; what one that failed did
+        not take is given up, and recorded as a gap. False if none is prepared, or if something still waits: to
+        be tried again."""
         with self._switching:
             if self._replacement is None:
+                return False
+            if self._recorder is not None and self.failure is None and not self._say_continued():
                 return False
             self._retire(self._recorder)
             self._recorder, self._replacement = self._replacement, None
         reason, self.failure = self.failure, None
-        first_dropped = self._backlog[0][0] if self._backlog else first_turn
-        if self._first_dropped_turn is not None:
-            first_dropped = self._first_dropped_turn
-        self._first_dropped_turn = None
+        first_dropped = self._begin_of_gap(first_turn)
         self._backlog.clear()
-        self._backlog_bytes = 0
+        self._backlog_bytes = self._handed_over_bytes = 0
+        self._began_at_ns = at_ns
         header = SegmentHeader(
             format=FORMAT,
             run_id=self._run_id,
@@ -211,12 +268,36 @@ class Journal:
             versions=self._versions,
             config=self._config,
             snapshot=dict(snapshot),
+            boot_id=self._boot_id,
         )
         notes: tuple[Struct, ...] = (header,)
         if reason is not None:
             notes += (Gap(reason=reason, first_turn=first_dropped, last_turn=first_turn - 1),)
         self._hand_over(first_turn, at_ns, utc_ns, notes)
         return True
+
+    def _say_continued(self) -> bool:
+        """The last record of a segment that is full. False, and nothing said, if the pipe is."""
+        self.pump()
+        if self._backlog or self.failure is not None:
+            return self.failure is not None
+        end = _framed(*self._last, SegmentEnd(goodbye=False, continues=True))
+        # Less than PIPE_BUF bytes: the pipe takes all of it or nothing.
+        return self._write([end]) == len(end) or self.failure is not None
+
+    def _begin_of_gap(self, first_turn: int) -> int:
+        """The first turn that is missing before this one."""
+        missing = [first_turn]
+        if self._backlog:
+            missing.append(self._backlog[0][0])
+        if self._first_dropped_turn is not None:
+            missing.append(self._first_dropped_turn)
+        if self._last_kept_turn is not None:
+            # The recorder counts modulo 2^32, and what it kept is not far back.
+            behind = (first_turn - 1 - self._last_kept_turn) % TURN_MODULUS
+            missing.append(max(1, first_turn - behind))
+        self._first_dropped_turn = self._last_kept_turn = None
+        return min(missing)
 
     def pump(self) -> None:
         """Hand over as much of the backlog as the pipe takes."""
@@ -239,6 +320,7 @@ class Journal:
             except (TypeError, ValueError, OverflowError, struct.error) as error:
                 self.failure = f"{messages[0].__class__.__name__} cannot be recorded: {error}"
             else:
+                self._handed_over_bytes += len(data)
                 self._append(turn, data)
         if self.failure is not None and self._first_dropped_turn is None:
             self._first_dropped_turn = self._backlog[0][0] if self._backlog else turn
@@ -271,6 +353,14 @@ class Journal:
         if recorder is not None:
             recorder.hang_up()
             self._retired.append(recorder)
+
+
+def boot_id() -> str:
+    """Of this machine; "" if it does not tell. It changes with every boot."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _framed(turn: int, at_ns: int, utc_ns: int, message: Struct) -> bytes:

@@ -28,6 +28,7 @@ from ..actors.dispenser_alarms import DispenserAlarmsState, with_error
 from ..actors.names import DISPENSER_ALARMS
 from ..messages.config import Config
 from ..messages.inputs import ActiveErrorsReceived, BspError, BspErrorCleared, BspErrorRaised, Started
+from .lifts import Lifter, can_lift
 from .log_format import FORMAT, PROFILE, RECORD_LIMIT_BYTES, TOPICS, SegmentHeader, is_intact
 
 BLOCK_BYTES = 2**20
@@ -40,6 +41,7 @@ MAGIC = b"\x89MCAP0\r\n"
 # As numbers, because an Enum's member is no match for one, and slow to look up.
 _HEADER, _SCHEMA = Opcode.HEADER.value, Opcode.SCHEMA.value
 _CHANNEL, _MESSAGE, _DATA_END = Opcode.CHANNEL.value, Opcode.MESSAGE.value, Opcode.DATA_END.value
+_CHUNK, _METADATA = Opcode.CHUNK.value, Opcode.METADATA.value
 
 _HEAD = struct.Struct("<BQ")
 _HEAD_AND_ID = struct.Struct("<BQH")
@@ -66,6 +68,8 @@ class LastErrors(Struct, frozen=True):
     """What could not be read, for the user."""
     dropped: tuple[str, ...] = ()
     """Errors of boards that the configuration does not name any more."""
+    outdated: tuple[BspError, ...] = ()
+    """Errors from before the machine was booted: the boards began anew, too, and report what still stands."""
 
 
 NOTHING = LastErrors()
@@ -73,6 +77,10 @@ NOTHING = LastErrors()
 
 class _UnusableLogError(Exception):
     """The log tells nothing. The text says why; empty: its process ended before it began."""
+
+
+class _CompressedLogError(Exception):
+    """The log is a compressed one."""
 
 
 class _DamagedLogError(Exception):
@@ -85,13 +93,15 @@ class _Found(Struct):
     boards: tuple[str, ...]
     """Module id of each connector's board support."""
     state: DispenserAlarmsState
+    boot_id: str
+    """Of the machine when it was written; "" if it does not tell."""
     has_begun: bool
     """Whether the core had taken its first Input: until then it knows nothing, nor what was restored."""
 
 
-def restore_errors(directory: Path, config: Config) -> LastErrors:
+def restore_errors(directory: Path, config: Config, boot_id: str = "") -> LastErrors:
     """The boards' errors as they stood at the end of the newest log in `directory` whose process had begun.
-    Never raises."""
+    `boot_id`: the machine's; what was recorded before another boot does not count. Never raises."""
     problems: list[str] = []
     try:
         logs = sorted((path for path in directory.iterdir() if path.suffix == ".mcap"), key=_age, reverse=True)
@@ -112,6 +122,8 @@ def restore_errors(directory: Path, config: Config) -> LastErrors:
             if problem:
                 problems.append(f"{path.name}: {problem}")
             errors, dropped = _renumbered(found, config)
+            if found.boot_id and boot_id and found.boot_id != boot_id:
+                return LastErrors((), path.name, _shown(problems), outdated=errors)
             return LastErrors(errors, path.name, _shown(problems), dropped)
     return LastErrors(problem=_shown(problems))
 
@@ -158,8 +170,12 @@ def _read(path: Path) -> tuple[_Found, str]:
     found, problem = None, ""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for topic, payload in _messages(descriptor):
-            found = _beginning(payload) if topic == _HEADER_TOPIC else _after(found, payload)
+        try:
+            for topic, payload in _messages(descriptor):
+                found = _beginning(payload) if topic == _HEADER_TOPIC else _after(found, payload)
+        except _CompressedLogError:
+            for topic, payload in _compressed_messages(descriptor):
+                found = _beginning(payload) if topic == _HEADER_TOPIC else _after(found, payload)
     except _DamagedLogError as error:
         problem = str(error)
     except OSError as error:
@@ -178,16 +194,16 @@ def _beginning(payload: bytes) -> _Found:
         raise _DamagedLogError(msg)
     try:
         number = msgspec.json.decode(payload, type=_FormatNumber).format
-        if number != FORMAT:
-            msg = f"journal format {number}; this version reads format {FORMAT}"
+        if not can_lift(number):
+            msg = f"journal format {number}; this version reads formats up to {FORMAT}"
             raise _UnusableLogError(msg)
-        header = msgspec.json.decode(payload, type=SegmentHeader)
+        header = msgspec.json.decode(Lifter(number)(payload), type=SegmentHeader)
         boards = tuple(entry.evse_board_support for entry in msgspec.convert(header.config, _Boards).connectors)
         state = msgspec.convert(header.snapshot.get(DISPENSER_ALARMS, {}), DispenserAlarmsState)
     except msgspec.ValidationError as error:
         msg = f"the segment header is not understood: {error}"
         raise _UnusableLogError(msg) from None
-    return _Found(boards, state, has_begun=header.first_turn > 1)
+    return _Found(boards, state, header.boot_id, has_begun=header.first_turn > 1)
 
 
 def _after(found: _Found | None, payload: bytes) -> _Found:
@@ -204,7 +220,7 @@ def _after(found: _Found | None, payload: bytes) -> _Found:
         msg = f"an input is not understood, and what came after it is not known: {error}"
         raise _DamagedLogError(msg) from None
     has_begun = found.has_begun or isinstance(message, Started)
-    return _Found(found.boards, with_error(found.state, message), has_begun)
+    return _Found(found.boards, with_error(found.state, message), found.boot_id, has_begun)
 
 
 class _FormatNumber(Struct):
@@ -248,7 +264,9 @@ def _messages(descriptor: int) -> Iterator[tuple[str, bytes]]:
                     topics[channel] = _topic(body)
                 elif opcode == _MESSAGE and channel in topics:
                     yield topics[channel], body[_MESSAGE_HEAD.size :]
-                elif opcode != _SCHEMA:
+                elif opcode == _CHUNK:
+                    raise _CompressedLogError
+                elif opcode not in {_SCHEMA, _METADATA}:
                     raise _cut(at + here, size)
             begin, here = here, end
         if at + here > size:
@@ -256,6 +274,22 @@ def _messages(descriptor: int) -> Iterator[tuple[str, bytes]]:
         at += here
         if at + _HEAD_AND_ID.size > size or here == 0:
             raise _cut(at, size)
+
+
+def _compressed_messages(descriptor: int) -> Iterator[tuple[str, bytes]]:
+    """The same of a compressed log, which is read whole. _DamagedLogError, OSError."""
+    from .records import RecordError, RecordReader  # noqa: PLC0415 - most starts need no decompressor
+
+    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+        file.seek(0)
+        reader = RecordReader(file)
+        try:
+            reader.read_profile()
+            for topic, _, _, _, payload in reader.messages():
+                if topic in _TOPICS:
+                    yield topic, payload
+        except RecordError as error:
+            raise _DamagedLogError(str(error)) from None
 
 
 def _body(descriptor: int, block: bytes, at: int, start: int, end: int) -> bytes:

@@ -105,6 +105,8 @@ class SegmentEnd(Note, frozen=True):
     """Length of a record that the driver had begun to hand over."""
     continues: bool = False
     """True: the run goes on in the next segment, whose first turn is the one after this one's last."""
+    reason: str = ""
+    """Why the file could not be written any further, where that ended it."""
 
 
 AnyNote = SegmentHeader | Gap | SegmentEnd
@@ -121,6 +123,8 @@ class Report(Struct, frozen=True):
     """Why it is unavailable."""
     path: str = ""
     """Of the file, when it is ready."""
+    last_turn: int = 0
+    """The last one that was kept, when it is unavailable; modulo 2^32, 0 if none."""
 
 
 _KINDS = (("in/", get_args(AnyInput)), ("out/", get_args(AnyOutput)), ("", get_args(AnyNote)))

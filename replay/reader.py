@@ -90,6 +90,8 @@ class EndKind(Enum):
     """The driver closed it and went on in the next segment."""
     DRIVER_DIED = "driver died"
     """The recorder closed it, after all that the driver had handed over."""
+    GIVEN_UP = "given up"
+    """The recorder closed it, because it could not write any further; the turns in it are whole."""
     DAMAGED = "damaged"
     """It is cut short or altered; the turns before that are whole."""
 
@@ -278,6 +280,9 @@ def _ending(last_turn: int, end: SegmentEnd | None, damage: str) -> Ending:
         return Ending(EndKind.GOODBYE, last_turn, "")
     if end is not None and end.continues:
         return Ending(EndKind.CONTINUES, last_turn, "")
+    if end is not None and end.reason:
+        text = f"it could not be written any further: {end.reason}"
+        return Ending(EndKind.GIVEN_UP, last_turn, f"{text} ({end.lost_bytes} bytes are left out)")
     text = "the driver ended without goodbye"
     if end is not None and end.lost_bytes:
         text += f", in the middle of a record ({end.lost_bytes} bytes of it are left out)"

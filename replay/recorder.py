@@ -1,6 +1,6 @@
 """The recorder process: makes the log file of what the driver hands over through a pipe (architecture.md §4).
 
-    python -P -m fusioncharger.replay.recorder FILE SEGMENT
+    python -P -m fusioncharger.replay.recorder FILE SEGMENT [KEEP_BYTES KEEP_DAYS]
 
 Standard input is the pipe (log_format.py draws its records), standard output takes reports, one JSON line each.
 
@@ -9,50 +9,98 @@ Rules:
   killed loses nothing that it had handed over.
 - What was read is in the kernel's hands (flushed) before the next read, and on the disk within about a second.
 - No wake-up without something to do: it sleeps until the pipe has data, or until data has to be synced.
-- What cannot be written ends the recorder. The driver notices, and starts another one.
+- What cannot be written ends the recorder; the file is cut to what is whole. The driver starts another one.
+- Old segments are compressed and deleted by a process that it leaves behind (housekeeping.py).
 """
 
 import contextlib
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
 import msgspec
 from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import IndexType, Writer
 
-from .log_format import PIPE_HEAD, PROFILE, TOPICS, TYPES, Report, SegmentEnd, json_schema, seal, type_name
+from .housekeeping import Keep, make_room
+from .log_format import (
+    PIPE_HEAD,
+    PROFILE,
+    SUMMARY_KEY,
+    SUMMARY_METADATA,
+    TOPICS,
+    TYPES,
+    Report,
+    SegmentEnd,
+    json_schema,
+    seal,
+    type_name,
+)
+from .segment_file import SegmentFile
+from .summary import Summariser
 
 NAP_S = 0.005
 SYNC_INTERVAL_S = 1.0
 READ_BYTES = 2**20
 NICENESS = 5
+ROOM_BYTES = 2**20
+"""A segment is only begun where so much is free: else it would be given up again at once."""
 
 PIPE_FD = 0
 REPORT_FD = 1
 
 
+class Sink(Protocol):
+    """Where a segment goes: a SegmentFile, or something in memory."""
+
+    def write(self, data: bytes, /) -> int:
+        """As a file's."""
+
+    def tell(self) -> int:
+        """As a file's."""
+
+    def flush(self) -> None:
+        """As a file's."""
+
+    def end_record(self) -> None:
+        """What was written so far is whole."""
+
+
 class SegmentWriter:
     """Turns what comes out of the pipe into an MCAP file. OSError where the file cannot be written."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
         # Without chunks every message is a record of its own: what was flushed can be read after a kill.
-        self._mcap = Writer(file, use_chunking=False, index_types=IndexType.NONE)
+        # Nothing is repeated at the end, so that little room is enough to close the file.
+        self._mcap = Writer(
+            cast("BinaryIO", sink),
+            use_chunking=False,
+            index_types=IndexType.METADATA,
+            repeat_schemas=False,
+            repeat_channels=False,
+        )
         self._mcap.start(PROFILE)
+        sink.end_record()
         self._channels: dict[str, int] = {}
         self._rest = b""
         self._last: tuple[str, int, int, int] | None = None
-        self.sync()
+        self._summariser: Summariser | None = Summariser()
 
     @property
     def is_empty(self) -> bool:
         """Whether the driver never handed anything over."""
         return self._last is None
+
+    @property
+    def last_turn(self) -> int:
+        """Turn of the last record (modulo 2^32)."""
+        return self._last[1] if self._last else 0
 
     def feed(self, data: bytes) -> None:
         """Append the whole records, and keep the beginning of one that is still to come whole."""
@@ -66,20 +114,17 @@ class SegmentWriter:
             self._add(data[start + PIPE_HEAD.size : end], sequence, log_time, publish_time)
             start = end
         self._rest = data[start:]
-        self._file.flush()
+        self._sink.flush()
 
-    def sync(self) -> None:
-        """Put everything on the disk."""
-        self._file.flush()
-        os.fdatasync(self._file.fileno())
-
-    def finish(self) -> None:
-        """Close the file's structure, with a SegmentEnd if the driver said none."""
-        if self._last is not None and self._last[0] != SegmentEnd.__name__:
-            end = SegmentEnd(goodbye=False, lost_bytes=len(self._rest))
+    def finish(self, reason: str = "", lost_bytes: int = 0) -> None:
+        """Close the file's structure, with a SegmentEnd if the driver said none. `reason`: why it could not be
+        written any further; `lost_bytes`: what is given up for it."""
+        if self._last is not None and (reason or self._last[0] != SegmentEnd.__name__):
+            end = SegmentEnd(goodbye=False, lost_bytes=len(self._rest) + lost_bytes, reason=reason)
             self._add(seal(end), *self._last[1:])
+        self._add_summary()
         self._mcap.finish()  # type: ignore[no-untyped-call]  # mcap leaves it without annotations
-        self.sync()
+        self._sink.flush()
 
     def _add(self, payload: bytes, sequence: int, log_time: int, publish_time: int) -> None:
         tag = type_name(payload)
@@ -89,10 +134,22 @@ class SegmentWriter:
             channel = self._mcap.register_channel(TOPICS[tag], MessageEncoding.JSON, schema)
             self._channels[tag] = channel
         self._mcap.add_message(channel, log_time, payload, publish_time, sequence)
+        self._sink.end_record()
         self._last = tag, sequence, log_time, publish_time
+        if self._summariser is not None:
+            try:
+                self._summariser.add(tag, payload, sequence, publish_time, log_time)
+            except Exception:  # noqa: BLE001 - a recording without a summary is better than none
+                self._summariser = None
+
+    def _add_summary(self) -> None:
+        if self._summariser is not None and self._last is not None:
+            with contextlib.suppress(Exception):
+                text = msgspec.json.encode(self._summariser.summary()).decode()
+                self._mcap.add_metadata(SUMMARY_METADATA, {SUMMARY_KEY: text})
 
 
-def record(writer: SegmentWriter) -> None:
+def record(writer: SegmentWriter, file: SegmentFile) -> None:
     """Write until the pipe ends. OSError where the file cannot be written."""
     sync_at_s: float | None = None
     while True:
@@ -109,9 +166,34 @@ def record(writer: SegmentWriter) -> None:
             if sync_at_s is None:
                 sync_at_s = time.monotonic() + SYNC_INTERVAL_S
         if sync_at_s is not None and time.monotonic() >= sync_at_s:
-            writer.sync()
+            file.sync()
             sync_at_s = None
     writer.finish()
+    file.sync()
+
+
+def _record_segment(path: Path, segment: int) -> None:
+    """The whole life of a segment. OSError."""
+    file = SegmentFile(path)
+    try:
+        writer = SegmentWriter(file)
+        file.sync()
+        _sync_directory(path.parent)
+        _report(Report(segment, "ready", path=str(path)))
+        try:
+            record(writer, file)
+        except OSError as error:
+            lost_bytes = file.take_back()
+            reason = error.strerror or str(error)
+            _report(Report(segment, "unavailable", f"{path.parent}: {reason}", last_turn=writer.last_turn))
+            if not writer.is_empty:
+                writer.finish(reason, lost_bytes)
+                file.sync()
+            raise
+        if writer.is_empty:
+            path.unlink()  # prepared, and not needed
+    finally:
+        file.close()
 
 
 def _report(report: Report) -> None:
@@ -129,24 +211,29 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _keep_house(directory: Path, keep: Keep) -> None:
+    """Leave a process behind that compresses and deletes what is old; it takes its time."""
+    module = "fusioncharger.replay.housekeeping"
+    command = [sys.executable, "-P", "-m", module, str(directory), *keep.arguments()]
+    with contextlib.suppress(OSError):
+        subprocess.Popen(  # noqa: S603 - our own program
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+
 def main(arguments: list[str]) -> int:
     """Record one segment; 0 if the file is complete."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     path, segment = Path(arguments[0]), int(arguments[1])
+    keep = Keep.of_arguments(arguments[2:])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("xb", buffering=READ_BYTES)
-        try:
-            writer = SegmentWriter(file)
-            _sync_directory(path.parent)
-            _report(Report(segment, "ready", path=str(path)))
-            record(writer)
-            if writer.is_empty:
-                path.unlink()  # prepared, and not needed
-        finally:
-            file.close()  # raises what a full disk left unwritten, and closes all the same
+        make_room(path.parent, keep, ROOM_BYTES)
+        if any(path.parent.glob("*.mcap")):
+            _keep_house(path.parent, keep)
+        _record_segment(path, segment)
     except OSError as error:
         _report(Report(segment, "unavailable", f"{path.parent}: {error.strerror or error}"))
         return 1
@@ -155,6 +242,7 @@ def main(arguments: list[str]) -> int:
         _report(Report(segment, "unavailable", f"record not understood: {error!r}"))
         return 1
     _report(Report(segment, "closed"))
+    _keep_house(path.parent, keep)
     return 0
 
 

@@ -47,6 +47,8 @@ class RecordReader:
         """Of the MCAP header, once that has been read."""
         self.metadata: dict[str, dict[str, str]] = {}
         """Metadata records by name, as they come."""
+        self.has_chunks = False
+        """Whether a chunk has been read: the file is a compressed one."""
         self.whole_bytes = len(MCAP0_MAGIC)
         """Up to here, all has been read and is whole."""
         self._file = file
@@ -166,6 +168,7 @@ class RecordReader:
 
     def _chunk(self, content: bytes) -> Iterator[Message]:
         """The messages of a chunk, once all of it has proved to be whole."""
+        self.has_chunks = True
         chunk = self._parsed(Chunk.read, content)
         if chunk.uncompressed_size > RECORD_LIMIT_BYTES:
             self._fail(f"a chunk of {chunk.uncompressed_size} bytes")

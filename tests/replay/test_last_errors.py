@@ -28,10 +28,13 @@ from fusioncharger.messages.inputs import (
 )
 from fusioncharger.messages.outputs import ReadAnswered
 from fusioncharger.replay import last_errors
+from fusioncharger.replay.housekeeping import compress
+from fusioncharger.replay.journal import boot_id
 from fusioncharger.replay.last_errors import NOTHING, LastErrors, restore_errors
 from fusioncharger.replay.log_format import PIPE_HEAD, SegmentHeader, seal
 from fusioncharger.replay.reader import LogError, read_log
 from fusioncharger.replay.recorder import SegmentWriter
+from fusioncharger.replay.segment_file import SegmentFile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.opcode import Opcode
@@ -116,6 +119,18 @@ def test_what_was_raised_and_not_cleared(tmp_path: Path) -> None:
     log = record(tmp_path, SESSION)
     assert restore_errors(tmp_path, CONFIG) == LastErrors((DOOR, EPO), log.name)
     assert by_the_reader(log) == LastErrors((DOOR, EPO), log.name)
+
+
+def test_a_compressed_log_tells_the_same(tmp_path: Path) -> None:
+    log = record(tmp_path, SESSION)
+    assert compress(log)
+    assert restore_errors(tmp_path, CONFIG) == LastErrors((DOOR, EPO), log.name)
+
+
+def test_what_stood_before_the_machine_was_booted_is_named_and_not_restored(tmp_path: Path) -> None:
+    log = record(tmp_path, SESSION)
+    assert restore_errors(tmp_path, CONFIG, boot_id()) == LastErrors((DOOR, EPO), log.name)
+    assert restore_errors(tmp_path, CONFIG, "another") == LastErrors((), log.name, outdated=(DOOR, EPO))
 
 
 def test_what_error_history_said_replaces_it(tmp_path: Path) -> None:
@@ -343,7 +358,7 @@ DATA_END = struct.pack("<BQ", Opcode.DATA_END.value, 4)
         (b"\xff" * 1000, "not a log of this driver"),
         (mcap("ros2"), "not a log of this driver"),
         (mcap("fusioncharger")[:9] + b"\xff" * 8 + mcap("fusioncharger")[17:], "not a log of this driver"),
-        (mcap("fusioncharger", (HEADER_TOPIC, seal(replace(HEADER, format=2)))), "journal format 2"),
+        (mcap("fusioncharger", (HEADER_TOPIC, seal(replace(HEADER, format=3)))), "journal format 3"),
         (mcap("fusioncharger", (HEADER_TOPIC, seal(replace(HEADER, config={})))), "not understood"),
         (mcap("fusioncharger", (HEADER_TOPIC, seal(replace(HEADER, config={"connectors": 3})))), "understood"),
         (
@@ -352,7 +367,10 @@ DATA_END = struct.pack("<BQ", Opcode.DATA_END.value, 4)
         ),
         (mcap("fusioncharger", (HEADER_TOPIC, b"")), "the segment header is altered"),
         (mcap("fusioncharger", ("in/driver/Started", seal(STARTED))), "the segment header is missing"),
-        (mcap("fusioncharger", (HEADER_TOPIC, seal(HEADER)), chunked=True), "whole only up to byte"),
+        (
+            mcap("fusioncharger", (HEADER_TOPIC, seal(HEADER)), chunked=True).replace(b"run_id", b"ran_id"),
+            "the checksum of a chunk fails",
+        ),
         (mcap("fusioncharger").partition(DATA_END)[0] + b"\x05" + b"\xff" * 200, "whole only up to byte"),
     ],
 )
@@ -441,13 +459,19 @@ def test_a_log_of_64_mib_takes_a_fraction_of_a_second(tmp_path: Path) -> None:
     answer = ReadAnswered(connection=1, transaction_id=1, unit_id=0, words=(7,) * 9)
     batch = b"".join(framed(2, message) for message in (HEARTBEAT, read, answer)) * 1000
     path = tmp_path / "20261118T110640Z-01234567-0001.mcap"
-    with path.open("wb") as file:
-        writer = SegmentWriter(file)
-        writer.feed(framed(1, HEADER) + framed(1, STARTED) + framed(2, raised(DOOR)))
-        while file.tell() < 64 * 2**20:
-            writer.feed(batch)
-        writer.feed(framed(3, raised(EPO)))
-        writer.finish()
+    file = SegmentFile(path)
+    writer = SegmentWriter(file)
+    writer.feed(framed(1, HEADER) + framed(1, STARTED) + framed(2, raised(DOOR)))
+    while file.tell() < 64 * 2**20:
+        writer.feed(batch)
+    writer.feed(framed(3, raised(EPO)))
+    writer.finish()
+    file.close()
     begin_s = time.perf_counter()
     assert restore_errors(tmp_path, CONFIG) == LastErrors((DOOR, EPO), path.name)
     assert time.perf_counter() - begin_s < 0.5
+    assert compress(path)
+    assert path.stat().st_size < 16 * 2**20
+    begin_s = time.perf_counter()
+    assert restore_errors(tmp_path, CONFIG) == LastErrors((DOOR, EPO), path.name)
+    assert time.perf_counter() - begin_s < 1.0
