@@ -5,8 +5,11 @@ is the recorded one, since time comes with the Inputs. Replay stops at the first
 would only be its consequences.
 """
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
+from ..actors.runtime import ActorState
 from .divergence import Divergence, differs
 from .reader import LogReader, Turn
 from .stepping import described, recorded_config, restored
@@ -24,6 +27,8 @@ class Replay(Struct, frozen=True):
     """The first output that is as replayed although its checksum fails, in words."""
     unfinished: str = ""
     """What the last turn lacks, if the log ends in the middle of it."""
+    states: Mapping[str, ActorState] = {}
+    """Every actor's state after the last turn, if nothing differs: what the next segment begins with."""
 
 
 def replay(log: LogReader) -> Replay:
@@ -51,7 +56,7 @@ def replay(log: LogReader) -> Replay:
         altered = altered or _altered(turn)
         turns += 1
         outputs += len(expected)
-    return Replay(turns, outputs, None, altered, unfinished)
+    return Replay(turns, outputs, None, altered, unfinished, runtime.states())
 
 
 def _altered(turn: Turn) -> str:
