@@ -90,6 +90,8 @@ class SegmentWriter:
         self._channels: dict[str, int] = {}
         self._rest = b""
         self._last: tuple[str, int, int, int] | None = None
+        self._unflushed: list[tuple[str, int, int, int] | None] = []
+        """What `_last` was before each record that has not been flushed."""
         self._summariser: Summariser | None = Summariser()
 
     @property
@@ -115,6 +117,14 @@ class SegmentWriter:
             start = end
         self._rest = data[start:]
         self._sink.flush()
+        self._unflushed.clear()
+
+    def give_up(self, records: int) -> None:
+        """The last so many records are not in the file: it could not take them."""
+        if records:
+            self._last = self._unflushed[-records]
+            self._summariser = None  # it has counted them
+        self._unflushed.clear()
 
     def finish(self, reason: str = "", lost_bytes: int = 0) -> None:
         """Close the file's structure, with a SegmentEnd if the driver said none. `reason`: why it could not be
@@ -135,6 +145,7 @@ class SegmentWriter:
             self._channels[tag] = channel
         self._mcap.add_message(channel, log_time, payload, publish_time, sequence)
         self._sink.end_record()
+        self._unflushed.append(self._last)
         self._last = tag, sequence, log_time, publish_time
         if self._summariser is not None:
             try:
@@ -172,8 +183,9 @@ def record(writer: SegmentWriter, file: SegmentFile) -> None:
     file.sync()
 
 
-def _record_segment(path: Path, segment: int) -> None:
-    """The whole life of a segment. OSError."""
+def _record_segment(path: Path, segment: int) -> bool:
+    """The whole life of a segment. False if the disk did not take all of it, which has been reported then.
+    OSError if it could not be begun, or not be closed."""
     file = SegmentFile(path)
     try:
         writer = SegmentWriter(file)
@@ -183,15 +195,18 @@ def _record_segment(path: Path, segment: int) -> None:
         try:
             record(writer, file)
         except OSError as error:
-            lost_bytes = file.take_back()
+            records, lost_bytes = file.take_back()
+            writer.give_up(records)
             reason = error.strerror or str(error)
             _report(Report(segment, "unavailable", f"{path.parent}: {reason}", last_turn=writer.last_turn))
             if not writer.is_empty:
-                writer.finish(reason, lost_bytes)
-                file.sync()
-            raise
+                with contextlib.suppress(OSError):  # its turns are whole all the same
+                    writer.finish(reason, lost_bytes)
+                    file.sync()
+            return False
         if writer.is_empty:
             path.unlink()  # prepared, and not needed
+        return True
     finally:
         file.close()
 
@@ -233,7 +248,8 @@ def main(arguments: list[str]) -> int:
         make_room(path.parent, keep, ROOM_BYTES)
         if any(path.parent.glob("*.mcap")):
             _keep_house(path.parent, keep)
-        _record_segment(path, segment)
+        if not _record_segment(path, segment):
+            return 1
     except OSError as error:
         _report(Report(segment, "unavailable", f"{path.parent}: {error.strerror or error}"))
         return 1

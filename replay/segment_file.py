@@ -69,11 +69,12 @@ class SegmentFile:
         self.flush()
         os.fdatasync(self._descriptor)
 
-    def take_back(self) -> int:
+    def take_back(self) -> tuple[int, int]:
         """After a flush that failed: cut the file to its last whole record, and free the room that was kept.
-        How many bytes are given up. OSError."""
-        whole = self._ends[bisect_right(self._ends, self._written) - 1]
-        given_up = self.tell() - whole
+        How many records, and how many bytes, are given up. OSError."""
+        kept = bisect_right(self._ends, self._written)
+        whole = self._ends[kept - 1]
+        given_up = len(self._ends) - kept, self.tell() - whole
         self._pending.clear()
         os.ftruncate(self._descriptor, whole)
         os.lseek(self._descriptor, whole, os.SEEK_SET)
