@@ -299,6 +299,11 @@ class Journal:
         self._first_dropped_turn = self._last_kept_turn = None
         return min(missing)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What the pipe has not taken yet: a killed driver would lose it."""
+        return self._backlog_bytes
+
     def pump(self) -> None:
         """Hand over as much of the backlog as the pipe takes."""
         while self._backlog and self.failure is None:

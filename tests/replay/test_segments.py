@@ -83,7 +83,7 @@ def test_a_recorder_that_hangs_is_waited_for_and_nothing_is_lost(tmp_path: Path)
     recorder = driven.journal._recorder
     assert recorder is not None
     os.kill(recorder.process.pid, signal.SIGSTOP)
-    while not driven.journal._backlog:
+    while not driven.journal.waiting_bytes:
         driven.run()
     assert driven.journal.prepare_replacement(UTC_NS)
     driven.await_report("ready")
