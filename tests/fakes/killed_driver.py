@@ -18,9 +18,9 @@ from pathlib import Path
 
 from fakes.recorded_session import INPUTS, DrivenJournal
 
-TURN = struct.Struct("<Q")
-LIVES_S = (0.05, 0.05, 0.05, 0.6)
-"""How long they live at most, in turn: a change to the next segment takes a while."""
+NOTE = struct.Struct("<QQ")
+"""Turns, and segments that were begun."""
+LONGEST_LIFE_S = 0.05
 SEGMENT_BYTES = 20_000
 
 
@@ -28,30 +28,32 @@ def drive(directory: Path, noted: mmap.mmap) -> None:
     """Charge until killed; with a change to a new segment now and then."""
     driven = DrivenJournal(directory, segment_bytes=SEGMENT_BYTES)
     driven.open()
+    segments = 1
     for message in cycle(INPUTS):
         driven.run([message])
         while driven.journal.waiting_bytes:
             driven.journal.pump()
-        TURN.pack_into(noted, 0, driven.turn)
+        NOTE.pack_into(noted, 0, driven.turn, segments)
         driven.journal.read_reports()
         if driven.journal.is_due(0) and not driven.journal.is_prepared:
             driven.journal.prepare_replacement(driven.turn)
         if driven.journal.is_ready:
-            driven.begin_segment()
+            segments += driven.begin_segment()
 
 
-def kill_one(directory: Path, life_s: float) -> int:
-    """Start one, kill it; the last turn that it had handed over whole."""
-    with mmap.mmap(-1, TURN.size) as noted:
+def kill_one(directory: Path, life_s: float, segments: int) -> int:
+    """Start one, kill it some time after it has begun so many segments; the last turn that it had handed over
+    whole."""
+    with mmap.mmap(-1, NOTE.size) as noted:
         child = os.fork()
         if child == 0:
             drive(directory, noted)
-        while TURN.unpack_from(noted, 0)[0] == 0:
+        while NOTE.unpack_from(noted, 0)[1] < segments:
             time.sleep(0.001)
         time.sleep(life_s)  # the random moment
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return int(TURN.unpack_from(noted, 0)[0])
+        return int(NOTE.unpack_from(noted, 0)[0])
 
 
 def main(directory: Path, count: int, seed: int) -> None:
@@ -59,7 +61,7 @@ def main(directory: Path, count: int, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(count):
         log = directory / str(number)
-        turn = kill_one(log, chance.uniform(0, LIVES_S[number % len(LIVES_S)]))
+        turn = kill_one(log, chance.uniform(0, LONGEST_LIFE_S), 1 + (number % 8 == 0))
         print(json.dumps({"log": str(log), "turn": turn}), flush=True)
 
 
