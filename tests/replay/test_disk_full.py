@@ -1,7 +1,6 @@
 """What is in the log when the disk was full: real file systems that are, and what stands before and after."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,35 +12,15 @@ from fusioncharger.replay.reader import EndKind
 from fusioncharger.replay.replayer import replay
 from fusioncharger.replay.segment_file import SegmentFile
 from msgspec.structs import replace
-from requirements import unavailable
+from small_disk import fill, mounted_disk
 
 FULL = "No space left on device"
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mounted)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        unavailable(f"a small file system cannot be mounted: run as root ({done.stderr.strip()})")
-    yield mounted
-    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
-
-
-def fill(disk: Path, leave_bytes: int) -> Path:
-    """Something else takes the room."""
-    path = disk / "something-else"
-    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-    with path.open("wb") as file:
-        file.write(bytes(max(0, free - leave_bytes)))
-    return path
+    with mounted_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 def test_a_full_disk_leaves_whole_turns_a_closed_file_and_a_named_gap(small_disk: Path) -> None:
