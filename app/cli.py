@@ -1,4 +1,4 @@
-"""The command line: `fusioncharger run|mock|demo|replay`.
+"""The command line: `fusioncharger COMMAND`.
 
 A command's module is imported only when it is asked for: the driver has to be up in under a second, and the
 demo's and the mock's libraries are none of its business.
@@ -18,7 +18,10 @@ COMMANDS = {
     "mock": "run the PSU mock: a power unit without hardware",
     "demo": "a whole charging session: driver against mock, recorded, replayed, compared",
     "certs": "make certificates for TLS between dispenser and power unit",
-    "replay": "replay a log and compare every output with what was recorded",
+    "log": "read a log: info, cat, verify, recover, pcap, export",
+    "replay": "replay a log and compare every output with what was recorded; look at any moment of it",
+    "view": "the picture of a log, as one HTML file",
+    "bundle": "pack log, configuration and host facts of the last hours for whoever has to find a fault",
 }
 
 
@@ -52,6 +55,18 @@ def _load(name: str) -> Command:
             from . import certs_command as certs
 
             return certs.add_arguments, certs.certs_command
+        case "log":
+            from . import log_command as log
+
+            return log.add_arguments, log.log_command
+        case "view":
+            from . import view_command as view
+
+            return view.add_arguments, view.view_command
+        case "bundle":
+            from . import bundle_command as bundle
+
+            return bundle.add_arguments, bundle.bundle_command
         case _:
             from . import replay_command as replay
 

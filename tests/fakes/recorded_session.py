@@ -1,6 +1,8 @@
 """A short session with two connectors, put through the core and the journal as the driver does it."""
 
+import fcntl
 import select
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from fusioncharger.messages.inputs import (
     Started,
 )
 from fusioncharger.messages.types import BspEvent, ChargingPhase, Mode
+from fusioncharger.replay.housekeeping import LOCK_NAME
 from fusioncharger.replay.journal import Journal
 from fusioncharger.replay.log_format import Report
 from msgspec.structs import replace
@@ -105,10 +108,17 @@ class DrivenJournal:
 
 
 def record_session(directory: Path, inputs: Iterable[Input] = INPUTS) -> Path:
-    """Record a whole session, closed with goodbye; the log."""
-    driven = DrivenJournal(directory)
-    driven.open()
-    driven.run(inputs)
-    assert driven.journal.close(10.0)
-    (log,) = driven.logs
-    return log
+    """Record a whole session, closed with goodbye; the log, which nobody will compress meanwhile."""
+    recorded = directory / "recorded"
+    recorded.mkdir(parents=True)
+    with (recorded / LOCK_NAME).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        driven = DrivenJournal(recorded)
+        driven.open()
+        driven.run(inputs)
+        assert driven.journal.close(10.0)
+        (log,) = driven.logs
+        plain = directory / log.name
+        plain.write_bytes(log.read_bytes())
+    shutil.rmtree(recorded)
+    return plain

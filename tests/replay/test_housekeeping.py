@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes.recorded_session import INPUTS, record_session
+from fakes.recorded_session import INPUTS, DrivenJournal, record_session
 from fusioncharger.replay.housekeeping import (
     SECONDS_PER_DAY,
     Keep,
@@ -158,7 +158,11 @@ def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_the_recorder_leaves_compressed_segments_behind(tmp_path: Path) -> None:
-    path = record_session(tmp_path, INPUTS * 20)
+    driven = DrivenJournal(tmp_path)
+    driven.open()
+    driven.run(INPUTS * 20)
+    assert driven.journal.close(10.0)
+    (path,) = driven.logs
     size = path.stat().st_size
     deadline_s = time.monotonic() + 20
     while path.stat().st_size == size or (tmp_path / f"{path.name}.part").exists():

@@ -75,7 +75,10 @@ def renamed(whole: bytes, old: bytes, new: bytes) -> bytes:
 
 def test_seal_covers_all_but_itself() -> None:
     payload = seal(SegmentEnd(goodbye=True))
-    assert unsealed(payload) == b'{"type":"SegmentEnd","goodbye":true,"lost_bytes":0,"continues":false,"reason":""}'
+    assert (
+        unsealed(payload)
+        == b'{"type":"SegmentEnd","goodbye":true,"lost_bytes":0,"continues":false,"reason":""}'
+    )
     assert is_intact(payload)
     for position in range(len(payload)):
         assert not is_intact(altered(payload, position, payload[position] ^ 1))

@@ -100,9 +100,7 @@ def test_metadata_of_a_cut_file_is_none(cut: int) -> None:
 
 
 @given(st.floats(0, 1), st.integers(0, 255))
-def test_no_altered_byte_of_a_chunk_alters_a_message(
-    chunked: bytes, where: float, value: int
-) -> None:
+def test_no_altered_byte_of_a_chunk_alters_a_message(chunked: bytes, where: float, value: int) -> None:
     """It is damage, or it is where no message is; what was read before it is as it was."""
     position = 8 + int(where * (len(chunked) - 9))
     whole = reference(chunked)

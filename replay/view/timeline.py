@@ -1,0 +1,123 @@
+"""Collects the timeline and the turn table of a log from its turns, one after the other.
+
+Its time axis runs on the driver's monotonic clock, anchored to UTC where a run begins: a clock that is set in
+the middle of a run tears no curve apart. Runs stand at their UTC, one after the other.
+"""
+
+from collections.abc import Sequence
+
+from ..log_format import SegmentHeader
+from ..reader import Turn
+from ..stepping import Step
+from .bands import AC_INPUT_CURVES, Bands
+from .lanes import AC_INPUT, SYSTEM, Curve, Gap, Lane, Marker, Timeline
+from .recorded import Recorded
+from .turns import TurnTable
+
+UNITS = {"voltage": "V", "current": "A"}
+"""Of a panel."""
+CURVES = (
+    ("setpoint_v", "voltage", "EVerest's setpoint"),
+    ("asked_v", "voltage", "asked of the PSU"),
+    ("output_v", "voltage", "power meter"),
+    ("imd_v", "voltage", "isolation monitor"),
+    ("ovm_v", "voltage", "over-voltage monitor"),
+    ("setpoint_a", "current", "EVerest's setpoint"),
+    ("asked_a", "current", "asked of the PSU"),
+    ("output_a", "current", "power meter"),
+)
+"""A connector's: key, panel, name."""
+SYSTEM_LANES = (
+    ("link", "PSU link"),
+    ("running_mode", "PSU mode"),
+    ("psu_alarms", "PSU alarms"),
+    ("dispenser_alarms", "Dispenser alarms"),
+    ("broker", "MQTT broker"),
+)
+CONNECTOR_LANES = (("phase", "State"), ("mode_phase", "Mode-phase"), ("mode", "Mode"), ("errors", "Errors"))
+
+
+class Collector:
+    """Takes the turns of a log and makes the picture's contents of them."""
+
+    def __init__(self, connector_nos: Sequence[int]) -> None:
+        """`connector_nos`: the global number of each connector."""
+        numbers = range(1, len(connector_nos) + 1)
+        self.timeline = Timeline(
+            [
+                *(Lane(key, SYSTEM, name) for key, name in SYSTEM_LANES),
+                *(Lane(key, number, name) for number in numbers for key, name in CONNECTOR_LANES),
+            ],
+            [
+                *(Curve(key, AC_INPUT, panel, name, UNITS[panel]) for key, panel, name in AC_INPUT_CURVES),
+                *(
+                    Curve(key, number, panel, name, UNITS[panel])
+                    for number in numbers
+                    for key, panel, name in CURVES
+                ),
+            ],
+        )
+        self.table = TurnTable()
+        self.begin_utc_ns: int | None = None
+        self.end_us = 0
+        self.differing = 0
+        """Turns whose replay differs."""
+        self._bands = Bands(self.timeline, len(connector_nos))
+        self._recorded = Recorded(self.timeline, {no: number for number, no in enumerate(connector_nos, 1)})
+        self._run_id = ""
+        self._zero_ns = 0
+        """UTC of the present run's monotonic zero."""
+        self._gap_text = ""
+
+    def begin_segment(self, header: SegmentHeader, *, replays: bool) -> None:
+        """The turns that follow are of that segment."""
+        if header.run_id != self._run_id:
+            self._run_id = header.run_id
+            self._zero_ns = 0
+            self.table.begin_run(header.run_id)
+        self._bands.restart()
+        self._recorded.draws_bands = not replays
+
+    def interrupt(self, text: str) -> None:
+        """Before the next turn some are missing, or the driver did not run; why."""
+        if self.begin_utc_ns is None:
+            return
+        self._gap_text = f"{self._gap_text}; {text}" if self._gap_text else text
+
+    def add(self, turn: Turn, step: Step | None) -> None:
+        """The next turn; `step` is its replay, None if this version cannot replay the log."""
+        if self.begin_utc_ns is None:
+            self.begin_utc_ns = turn.utc_ns
+        if not self._zero_ns:
+            self._zero_ns = turn.utc_ns - turn.at_ns
+        at_us = max(self.end_us, (self._zero_ns + turn.at_ns - self.begin_utc_ns) // 1000)
+        if self._gap_text:
+            self._end_gap(at_us)
+        self.end_us = at_us
+        row = self.table.rows
+        if step is not None:
+            self._recorded.learn(step.before)
+        self._recorded.show(at_us, row, turn)
+        if step is not None:
+            self._bands.show(at_us, step.after)
+            if step.differs:
+                self.differing += 1
+                why = step.error or "the replayed outputs are not the recorded ones"
+                self._mark("diverged", at_us, row, f"turn {turn.number} differs: {why}")
+        self.table.add(at_us, turn, step)
+
+    def end(self, text: str) -> None:
+        """The log is at its end; how it ended, if not by goodbye."""
+        if text and self.table.rows:
+            self._mark("gap", self.end_us, self.table.rows - 1, text)
+        self.table.close()
+
+    def _end_gap(self, at_us: int) -> None:
+        text, self._gap_text = self._gap_text, ""
+        self.timeline.gaps.append(Gap(self.end_us, at_us, text))
+        self._mark("gap", self.end_us, max(0, self.table.rows - 1), text)
+        self.timeline.interrupt(self.end_us)
+        self._bands.restart()
+
+    def _mark(self, kind: str, at_us: int, row: int, text: str) -> None:
+        self.timeline.markers.append(Marker(at_us, row, SYSTEM, kind, text))

@@ -1,0 +1,136 @@
+"""`fusioncharger bundle`: what is packed, how much of a log that is being written, and what is refused."""
+
+import hashlib
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from fakes.recorded_session import record_session
+from fusioncharger.app.cli import main
+from fusioncharger.replay.reader import EndKind, read_log
+from fusioncharger.replay.replayer import replay
+from fusioncharger.replay.segment_file import SegmentFile
+
+SITE = """
+psu_ip = "192.168.11.1"
+# password: hunter2
+[journal]
+dir = "{journal}"
+[[connectors]]
+global_connector_number = 1
+max_export_current_A = 100
+max_export_power_W = 60000
+power_supply_DC = "psu_1"
+evse_board_support = "bsp_1"
+isolation_monitor = "imd_1"
+"""
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record_session(tmp_path_factory.mktemp("journal")).parent
+
+
+def bundle(directory: Path, journal: Path, *options: str, since: str = "1000d") -> tuple[int, Path]:
+    output = directory / "case.zip"
+    log = directory / "driver.log"
+    log.write_text("first\nsecond\n")
+    arguments = ["bundle", "--since", since, "--journal", str(journal), "-o", str(output)]
+    return main([*arguments, "--process-log", str(log), *options]), output
+
+
+def test_a_bundle_holds_what_its_readme_says_and_replays(tmp_path: Path, journal: Path) -> None:
+    config = tmp_path / "site.toml"
+    config.write_text(SITE.format(journal=journal))
+    code, output = bundle(tmp_path, journal, "--config", str(config))
+    assert code == 0
+    with zipfile.ZipFile(output) as packed:
+        names = set(packed.namelist())
+        sums = dict(reversed(line.split("  ")) for line in packed.read("SHA256SUMS").decode().splitlines())
+        assert set(sums) == names - {"SHA256SUMS"}
+        assert all(hashlib.sha256(packed.read(name)).hexdigest() == digest for name, digest in sums.items())
+        assert packed.read("process.log").decode() == "first\nsecond\n"
+        text = packed.read("config.toml").decode()
+        readme = packed.read("README.txt").decode()
+        packed.extractall(tmp_path / "out")
+    assert "192.168.11.1" in text
+    assert "hunter2" not in text
+    (segment,) = sorted((tmp_path / "out" / "log").iterdir())
+    assert f"log/{segment.name}" in readme
+    assert segment.read_bytes() == (journal / segment.name).read_bytes()
+    assert output.stat().st_mode & 0o077 == 0
+
+
+def test_an_older_segment_stays_out(tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "journal"
+    mine.mkdir()
+    (source,) = journal.glob("*.mcap")
+    data = source.read_bytes()[:-2000]  # without its end: when it was written last is what counts
+    for name, age_s in (("old.mcap", 7200), ("new.mcap", 60)):
+        (mine / name).write_bytes(data)
+        os.utime(mine / name, times=(time.time() - age_s,) * 2)
+    code, output = bundle(tmp_path, mine, since="1h")
+    assert code == 0
+    with zipfile.ZipFile(output) as packed:
+        assert [name for name in packed.namelist() if name.startswith("log/")] == ["log/new.mcap"]
+    (mine / "new.mcap").unlink()
+    output.unlink()
+    code, output = bundle(tmp_path, mine, since="1h")
+    assert code == 2
+    assert "nothing was recorded since" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_of_a_log_that_is_being_written_the_whole_records_are_packed(tmp_path: Path, journal: Path) -> None:
+    (source,) = journal.glob("*.mcap")
+    whole = source.read_bytes()
+    mine = tmp_path / "journal"
+    mine.mkdir()
+    file = SegmentFile(mine / source.name)
+    cut = len(whole) * 2 // 3
+    file.write(whole[:cut])
+    file.flush()
+    try:
+        code, output = bundle(tmp_path, mine)
+    finally:
+        file.close()
+    assert code == 0
+    with zipfile.ZipFile(output) as packed:
+        data = packed.read(f"log/{source.name}")
+        assert "was being written" in packed.read("README.txt").decode()
+    assert whole.startswith(data)
+    assert cut - 2000 < len(data) <= cut
+    again = tmp_path / "again.mcap"
+    again.write_bytes(data)
+    with read_log(again) as log:
+        found = replay(log)
+        assert log.ending is not None
+        assert log.ending.kind is EndKind.DAMAGED
+        assert "not closed" in log.ending.text
+    assert found.divergence is None
+    assert found.turns > 0
+
+
+def test_a_file_that_is_there_is_never_overwritten(
+    tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "case.zip"
+    output.write_text("mine")
+    assert bundle(tmp_path, journal)[0] == 2
+    assert "exists already" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+
+
+def test_mistakes_are_told(tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bundle(tmp_path, tmp_path / "nowhere")[0] == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert main(["bundle", "-o", str(tmp_path / "a.zip")]) == 2
+    assert "--journal" in capsys.readouterr().err
+    code, _ = bundle(tmp_path / "..", journal, "--config", str(tmp_path / "none.toml"))
+    assert code == 2
+    assert "none.toml: cannot be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bundle(tmp_path, journal, since="yesterday")
+    assert "write it as 90m" in capsys.readouterr().err

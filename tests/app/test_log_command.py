@@ -1,0 +1,116 @@
+"""`fusioncharger log info|cat|verify|recover`, as a person uses them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes.recorded_session import INPUTS, UTC_NS, DrivenJournal
+from fusioncharger.app.cli import main
+
+GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A run of two segments."""
+    driven = DrivenJournal(tmp_path / "log")
+    driven.open()
+    driven.await_report("ready")
+    driven.run(INPUTS[:8])
+    assert driven.journal.prepare_replacement(UTC_NS)
+    driven.await_report("ready")
+    assert driven.begin_segment()
+    driven.run(INPUTS[8:])
+    driven.journal.close(10.0)
+    return tmp_path / "log"
+
+
+def lines(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, object]]:
+    assert main(["log", "cat", *words]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_info_tells_of_sessions_alarms_and_segments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log", "info", str(GOLDEN)]) == 0
+    text = capsys.readouterr().out
+    assert "turns     237" in text
+    assert "0.028 kWh  power meter  completed by EVerest" in text
+    assert "MREC8EmergencyStop" in text
+    assert "gaps: none" in text
+    assert "closed by the driver" in text
+    assert main(["log", "info", "--json", str(GOLDEN)]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["turns"] == 237
+
+
+def test_info_says_where_a_log_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(GOLDEN.read_bytes()[:150_000])
+    assert main(["log", "info", str(cut)]) == 0
+    assert "cut: the file ends inside a record" in capsys.readouterr().out
+
+
+def test_cat_prints_every_message_of_all_segments(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = lines(capsys, str(directory))
+    inputs = [line for line in found if str(line["topic"]).startswith("in/")]
+    assert [line["turn"] for line in inputs] == list(range(1, len(INPUTS) + 1))
+    assert [line["type"] for line in inputs] == [type(message).__name__ for message in INPUTS]
+    assert inputs[0]["goose_mac"] == "02000a0b0c0d"
+    assert lines(capsys, "--follow", str(directory)) == found  # the driver said goodbye
+
+
+def test_cat_filters(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = str(directory)
+    assert {line["turn"] for line in lines(capsys, log, "--turn", "7..10")} == {7, 8, 9, 10}
+    assert {line["turn"] for line in lines(capsys, log, "--turn", "9")} == {9}
+    assert {line["turn"] for line in lines(capsys, log, "--since", "13")} >= {13, 14}
+    assert [line["turn"] for line in lines(capsys, log, "--turn", "..2", "--type", "in/*")] == [1, 2]
+    found = lines(capsys, log, "--type", "Setpoint*", "--type", "in/bsp/*")
+    assert {line["type"] for line in found} == {"SetpointRequested", "BspEventReceived"}
+    one = lines(capsys, log, "--connector", "2", "--type", "HeartbeatReceived")
+    assert [line["connector"] for line in one] == [2, 2]
+
+
+def test_an_unknown_type_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log", "cat", str(GOLDEN), "--type", "SetpointReqested"]) == 2
+    assert "did you mean SetpointRequested?" in capsys.readouterr().err
+
+
+def test_verify_finds_a_missing_segment(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log", "verify", str(directory)]) == 0
+    assert f"whole: {len(INPUTS)} turns" in capsys.readouterr().out
+    driven = sorted(directory.glob("*.mcap"))
+    cut = driven[0].read_bytes()[:-3000]
+    driven[0].write_bytes(cut)
+    assert main(["log", "verify", str(directory)]) == 3
+    text = capsys.readouterr().out
+    assert "damaged after turn" in text
+
+
+def test_recover_says_what_was_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut, out = tmp_path / "cut.mcap", tmp_path / "out.mcap"
+    cut.write_bytes(GOLDEN.read_bytes()[:150_000])
+    assert main(["log", "recover", str(cut), "-o", str(out)]) == 3
+    text = capsys.readouterr().out
+    assert "179 turns, up to turn 179" in text
+    assert "lost: 131 bytes" in text
+    assert main(["log", "verify", str(out)]) == 0
+    assert main(["log", "recover", str(cut), "-o", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["log", "recover", str(GOLDEN), "-o", str(tmp_path / "whole.mcap")]) == 0
+
+
+@pytest.mark.parametrize("subcommand", ["info", "cat", "verify"])
+def test_what_is_no_log_is_an_error_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], subcommand: str
+) -> None:
+    foreign = tmp_path / "foreign.mcap"
+    foreign.write_text("something else")
+    for path, text in (
+        (tmp_path / "missing.mcap", "No such file"),
+        (tmp_path, "not a log"),
+        (foreign, "not a log"),
+    ):
+        assert main(["log", subcommand, str(path)]) == 2
+        error = capsys.readouterr().err
+        assert text in error
+        assert str(path) in error
