@@ -46,10 +46,16 @@ def run_command(arguments: argparse.Namespace) -> int:
         config = load_config(arguments.config)
         password = load_password(config, arguments.config)
         tls = load_tls(config, arguments.config)
-        lock = lock_journal(config, arguments.config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
+    lock = DirectoryLock(Path(config.journal.dir))
+    try:
+        lock.take()
+    except DirectoryInUseError as error:
+        # Not EXIT_CONFIGURATION: a former driver that is about to end may have it still.
+        print(f"{arguments.config}: journal.dir: {error}", file=sys.stderr)
+        return EXIT_FAILED
     process_log = ProcessLog(arguments.log_level, as_json=arguments.log_json)
     try:
         restored = NOTHING if arguments.forget_alarms else restore_alarms(config)
@@ -98,17 +104,6 @@ def load_config(path: Path) -> Config:
     config = parse(text, str(path))
     # The version is part of what the PSU can read, so a recording has to hold it, not a placeholder.
     return config if config.software_version else replace(config, software_version=__version__)
-
-
-def lock_journal(config: Config, name: Path) -> DirectoryLock:
-    """The journal's directory, for this driver alone. `name` is the configuration's. ConfigError."""
-    lock = DirectoryLock(Path(config.journal.dir))
-    try:
-        lock.take()
-    except DirectoryInUseError as error:
-        msg = f"{name}: journal.dir: {error}"
-        raise ConfigError(msg) from None
-    return lock
 
 
 def load_password(config: Config, name: Path) -> str | None:

@@ -13,8 +13,10 @@ Rules:
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -22,10 +24,11 @@ from pathlib import Path
 from typing import Self
 
 from mcap.exceptions import McapError
+from mcap.opcode import Opcode
 from mcap.records import Channel, Metadata, Schema
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader
-from mcap.writer import CompressionType, IndexType, Writer
+from mcap.writer import MCAP0_MAGIC, CompressionType, IndexType, Writer
 from msgspec import Struct
 
 from .log_format import PROFILE, RECORD_LIMIT_BYTES
@@ -37,6 +40,10 @@ LOCK_NAME = ".housekeeping.lock"
 LOWEST_PRIORITY = 19
 CHUNK_BYTES = 2**20
 SECONDS_PER_DAY = 86_400
+BEGINNING_BYTES = 4096
+
+_HEAD = struct.Struct("<BQ")
+"""Opcode and length of an MCAP record."""
 
 _SEGMENT = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}-[0-9]{4,}\.mcap")
 _LEFT_OVER = re.compile(_SEGMENT.pattern + f"({re.escape(PART_SUFFIX)}|{re.escape(BALLAST_SUFFIX)})")
@@ -77,8 +84,14 @@ def _locked(path: Path, flags: int = os.O_RDONLY) -> Iterator[None]:
 
 
 def segments(directory: Path) -> list[Path]:
-    """The segments in a directory, the oldest first. OSError."""
-    return sorted(path for path in directory.iterdir() if _SEGMENT.fullmatch(path.name))
+    """The segments in a directory, the oldest first. By when they were written last: the time in a name may be
+    from before the clock was set. OSError."""
+    found: list[tuple[int, str, Path]] = []
+    for path in directory.iterdir():
+        if _SEGMENT.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path.name, path))
+    return [path for _, _, path in sorted(found)]
 
 
 def delete_old(directory: Path, keep: Keep, now_s: float, free_bytes: int = 0) -> list[Path]:
@@ -126,37 +139,56 @@ def compress(path: Path) -> bool:
             if not _is_closed_and_plain(path):
                 return False
             try:
-                messages = _copy(path, part)
-                with part.open("rb") as file:
-                    reader = RecordReader(file)
-                    reader.read_profile()
-                    if sum(1 for _ in reader.messages()) != messages:
-                        return False
+                _copy(path, part)
+                if _digest(part) != _digest(path):
+                    return False
                 # The age that counts is that of the recording.
                 status = path.stat()
                 os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
                 part.replace(path)
+                _sync_directory(path.parent)
             finally:
                 part.unlink(missing_ok=True)
-    except (_BusyError, RecordError, McapError, ValueError):
+    except (_BusyError, RecordError, McapError, ValueError, struct.error):
         return False
     return True
 
 
 def _is_closed_and_plain(path: Path) -> bool:
-    """Whether all its records can be read to the end, and none of them is a chunk."""
+    """Whether it ends as a closed file does, and its first record after the header is no chunk. Its ends alone
+    are looked at: this is asked of every segment each time."""
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING_BYTES)
+        file.seek(max(len(MCAP0_MAGIC), file.seek(0, os.SEEK_END) - len(MCAP0_MAGIC)))
+        if not beginning.startswith(MCAP0_MAGIC) or file.read() != MCAP0_MAGIC:
+            return False
+    second = len(MCAP0_MAGIC) + _HEAD.size + _HEAD.unpack_from(beginning, len(MCAP0_MAGIC))[1]
+    return second < len(beginning) and beginning[second] == Opcode.SCHEMA
+
+
+def _digest(path: Path) -> bytes:
+    """Of all its messages. RecordError if it cannot be read to its end."""
+    digest = hashlib.blake2b()
     with path.open("rb") as file:
         reader = RecordReader(file)
         reader.read_profile()
-        for _ in reader.messages():
-            if reader.has_chunks:
-                return False
-    return True
+        for topic, sequence, log_time, publish_time, payload in reader.messages():
+            digest.update(b"%s %d %d %d %d " % (topic.encode(), sequence, log_time, publish_time, len(payload)))
+            digest.update(payload)
+    return digest.digest()
 
 
-def _copy(path: Path, part: Path) -> int:
-    """Write the compressed form, and put it on the disk; how many messages it holds."""
-    count = 0
+def _sync_directory(directory: Path) -> None:
+    """Put a changed name on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(path: Path, part: Path) -> None:
+    """Write the compressed form, and put it on the disk."""
     with path.open("rb") as source, part.open("wb") as out:
         writer = Writer(
             out,
@@ -177,7 +209,6 @@ def _copy(path: Path, part: Path) -> int:
                         record.publish_time,
                         record.sequence,
                     )
-                    count += 1
                 case Schema():
                     schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
                 case Channel():
@@ -185,11 +216,11 @@ def _copy(path: Path, part: Path) -> int:
                         record.topic, record.message_encoding, schemas[record.schema_id]
                     )
                 case Metadata():
+                    writer.flush()  # type: ignore[no-untyped-call]  # after all messages, as in the plain file
                     writer.add_metadata(record.name, record.metadata)
         writer.finish()  # type: ignore[no-untyped-call]  # mcap leaves it without annotations
         out.flush()
         os.fsync(out.fileno())
-    return count
 
 
 def keep_house(directory: Path, keep: Keep, now_s: float) -> None:
@@ -202,7 +233,9 @@ def keep_house(directory: Path, keep: Keep, now_s: float) -> None:
     delete_old(directory, keep, now_s)
     for path in segments(directory):
         with contextlib.suppress(OSError):  # no room for this one, or it is gone
-            compress(path)
+            if _is_closed_and_plain(path):
+                make_room(directory, keep, path.stat().st_size // 2)
+                compress(path)
     delete_old(directory, keep, now_s)
 
 

@@ -158,7 +158,8 @@ class Journal:
         try:
             recorder = _Recorder(path, self._segments, self._report_write_fd, self._keep)
         except OSError as error:
-            self.failure = f"the recorder cannot be started: {error.strerror or error}"
+            if self._recorder is None:  # else the present segment goes on, and it is tried again
+                self.failure = f"the recorder cannot be started: {error.strerror or error}"
             return False
         with self._switching:
             self._retire(self._replacement)

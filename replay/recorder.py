@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -41,7 +42,7 @@ from .log_format import (
     seal,
     type_name,
 )
-from .segment_file import SegmentFile
+from .segment_file import SegmentFile, is_disk_full
 from .summary import Summariser
 
 NAP_S = 0.005
@@ -74,8 +75,10 @@ class Sink(Protocol):
 class SegmentWriter:
     """Turns what comes out of the pipe into an MCAP file. OSError where the file cannot be written."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, make_room: Callable[[], None] = lambda: None) -> None:
+        """`make_room` is called when the disk is full, before it is tried once more."""
         self._sink = sink
+        self._make_room = make_room
         # Without chunks every message is a record of its own: what was flushed can be read after a kill.
         # Nothing is repeated at the end, so that little room is enough to close the file.
         self._mcap = Writer(
@@ -116,7 +119,19 @@ class SegmentWriter:
             self._add(data[start + PIPE_HEAD.size : end], sequence, log_time, publish_time)
             start = end
         self._rest = data[start:]
-        self._sink.flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._sink.flush()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            try:
+                self._make_room()
+            except OSError:
+                raise error from None
+            self._sink.flush()  # nothing of it is lost: it goes on where it stopped
         self._unflushed.clear()
 
     def give_up(self, records: int) -> None:
@@ -183,12 +198,12 @@ def record(writer: SegmentWriter, file: SegmentFile) -> None:
     file.sync()
 
 
-def _record_segment(path: Path, segment: int) -> bool:
+def _record_segment(path: Path, segment: int, keep: Keep) -> bool:
     """The whole life of a segment. False if the disk did not take all of it, which has been reported then.
     OSError if it could not be begun, or not be closed."""
     file = SegmentFile(path)
     try:
-        writer = SegmentWriter(file)
+        writer = SegmentWriter(file, lambda: make_room(path.parent, keep, ROOM_BYTES))
         file.sync()
         _sync_directory(path.parent)
         _report(Report(segment, "ready", path=str(path)))
@@ -248,7 +263,7 @@ def main(arguments: list[str]) -> int:
         make_room(path.parent, keep, ROOM_BYTES)
         if any(path.parent.glob("*.mcap")):
             _keep_house(path.parent, keep)
-        if not _record_segment(path, segment):
+        if not _record_segment(path, segment, keep):
             return 1
     except OSError as error:
         _report(Report(segment, "unavailable", f"{path.parent}: {error.strerror or error}"))

@@ -65,9 +65,13 @@ class SegmentFile:
         self._ends = [self._written]
 
     def sync(self) -> None:
-        """Put everything on the disk. OSError."""
+        """Put everything on the disk. OSError; also if the file has been deleted, or its directory: what is
+        written to it then is lost without a word."""
         self.flush()
         os.fdatasync(self._descriptor)
+        there, ours = self.path.stat(), os.fstat(self._descriptor)
+        if (there.st_ino, there.st_dev) != (ours.st_ino, ours.st_dev):
+            raise FileNotFoundError(errno.ENOENT, "the file has been replaced")
 
     def take_back(self) -> tuple[int, int]:
         """After a flush that failed: cut the file to its last whole record, and free the room that was kept.

@@ -4,13 +4,14 @@ import base64
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from requirements import require_program
 
 SWITCHES = (
     "--headless=new",
@@ -31,7 +32,7 @@ class Browser:
     def __init__(self, port: int, profile: Path) -> None:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
         options = {
-            "binary": shutil.which("chromium"),
+            "binary": require_program("chromium"),
             "args": [*SWITCHES, f"--user-data-dir={profile}"],
         }
         wanted = {
@@ -137,7 +138,10 @@ def browser() -> Iterator[Browser]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         driver = subprocess.Popen(
-            ["chromedriver", f"--port={port}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [require_program("chromedriver"), f"--port={port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         try:
             assert driver.stdout is not None

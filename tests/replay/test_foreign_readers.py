@@ -2,7 +2,7 @@
 against the schema that the file carries. Numbers and order have to be those that our reader finds.
 
 The reader comes from npm, in the versions and with the hashes of tests/foreign/package-lock.json, once for each
-virtual environment. node and npm have to be installed (Debian: nodejs, npm): without them the tests fail.
+virtual environment. It takes node and npm (Debian: nodejs, npm).
 """
 
 import enum
@@ -28,6 +28,7 @@ from fusioncharger.replay.log_format import PROFILE, SUMMARY_METADATA, TYPES
 from fusioncharger.replay.records import Message, RecordError, RecordReader, read_metadata
 from msgspec import Struct
 from msgspec.structs import replace
+from requirements import require_program
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 FILES = ("package.json", "package-lock.json", ".npmrc", "read_mcap.mjs")
@@ -38,8 +39,7 @@ TIMEOUT_S = 120.0
 def reader_script() -> Path:
     """The reader, with its modules beside it."""
     for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.fail(f"{program} is not installed (Debian: apt-get install nodejs npm)")
+        require_program(program)
     contents = b"".join((FOREIGN / name).read_bytes() for name in FILES)
     place = Path(sys.prefix) / f"foreign-{hashlib.sha256(contents).hexdigest()[:12]}"
     if not place.is_dir():

@@ -1,6 +1,7 @@
 """The journal over many segments: nothing is lost between them, and each can be replayed by itself."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.reader import EndKind
 from fusioncharger.replay.replayer import replay
 from msgspec.structs import replace
+from small_disk import fill, mounted_disk
 
 HOUR_NS = 3_600_000_000_000
 
@@ -105,23 +107,43 @@ def test_a_recorder_that_hangs_is_waited_for_and_nothing_is_lost(tmp_path: Path)
     assert reader.gap is None
 
 
-def test_a_replacement_that_fails_is_tried_again_and_the_segment_goes_on(tmp_path: Path) -> None:
-    driven = DrivenJournal(tmp_path, segment_bytes=1)
+def test_a_segment_goes_on_while_the_next_one_cannot_be_begun(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk") as disk:
+        driven = DrivenJournal(disk / "log", segment_bytes=1)
+        driven.open()
+        driven.await_report("ready")
+        fill(disk, 600_000)
+        assert driven.journal.prepare_replacement(UTC_NS)
+        assert "the disk is full: " in driven.await_report("unavailable").reason
+        assert driven.journal.failure is None
+        assert not driven.journal.is_prepared
+        driven.run()
+        assert driven.journal.close(10.0)
+        (segment,) = open_logs([disk / "log"]).segments
+        with segment.read() as reader:
+            assert replay(reader).turns == len(INPUTS)
+
+
+def test_a_directory_that_vanishes_is_noticed_and_made_again(tmp_path: Path) -> None:
+    """Else all would be written into a file that has no name any more, and close would find nothing wrong."""
+    driven = DrivenJournal(tmp_path / "log")
     driven.open()
     driven.await_report("ready")
-    moved = tmp_path.with_name("elsewhere")
-    tmp_path.rename(moved)
-    tmp_path.write_text("a file is in the way")
+    shutil.rmtree(tmp_path / "log")
+    driven.run()
+    assert driven.await_report("unavailable").reason == f"{tmp_path}/log: No such file or directory"
+    assert driven.journal.failure is not None
+    driven.run()
     assert driven.journal.prepare_replacement(UTC_NS)
-    report = driven.await_report("unavailable")
-    assert "Not a directory" in report.reason or "File exists" in report.reason
-    assert driven.journal.failure is None
-    assert not driven.journal.is_prepared
+    driven.await_report("ready")
+    assert driven.begin_segment()
     driven.run()
     assert driven.journal.close(10.0)
-    (segment,) = open_logs([moved]).segments
+    (segment,) = open_logs([tmp_path / "log"]).segments
     with segment.read() as reader:
-        assert replay(reader).turns == len(INPUTS)
+        assert replay(reader).divergence is None
+    assert reader.gap is not None
+    assert reader.gap.last_turn == 2 * len(INPUTS)
 
 
 # --- one driver to a directory -----------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_a_second_driver_on_the_same_directory_does_not_start(tmp_path: Path) ->
         first = system.driver
         system.launch_driver()
         second = system.driver
-        assert second.wait() == 2
+        assert second.wait() == 1
         (line,) = second.log.all()
         assert (
             f"journal.dir: {tmp_path}/sessions is in use by another driver (process {first.popen.pid})" in line

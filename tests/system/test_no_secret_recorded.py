@@ -4,7 +4,6 @@ a broker that wants a password."""
 import base64
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +15,7 @@ from fusioncharger.messages.inputs import HmacKeyReceived
 from fusioncharger.mock.dispenser_session import KEY
 from fusioncharger.replay.reader import read_log
 from fusioncharger.replay.records import RecordReader
+from requirements import require_program
 from rig import rig
 
 PASSWORD = "correct-horse-battery-staple"
@@ -64,8 +64,7 @@ def test_no_secret_is_in_journal_bundle_or_log(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fusioncharger"]
     subprocess.run([*command, "certs", str(certificates)], capture_output=True, check=True)
     passwords, password_file = tmp_path / "mosquitto.passwords", tmp_path / "password"
-    mosquitto_passwd = shutil.which("mosquitto_passwd")
-    assert mosquitto_passwd is not None
+    mosquitto_passwd = require_program("mosquitto_passwd")
     subprocess.run(
         [mosquitto_passwd, "-c", "-b", str(passwords), "driver", PASSWORD], capture_output=True, check=True
     )
