@@ -90,14 +90,20 @@ def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
         connector.global_connector_number: name
         for connector, name in zip(config.connectors, connectors, strict=True)
     }
+    to_psu_link = (PSU_LINK,)
     everyone = (*connectors, DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER)
 
     def route(message: inputs.Input) -> Iterable[str]:
         match message:
+            # The frequent ones first.
+            case inputs.RegistersWritten() | inputs.RegistersRead():
+                return to_psu_link
+            case inputs.TimerFired(owner=owner):
+                return (owner,) if owner in everyone else ()
             case (
-                inputs.SetpointRequested()
+                inputs.HeartbeatReceived()
+                | inputs.SetpointRequested()
                 | inputs.ModeRequested()
-                | inputs.HeartbeatReceived()
                 | inputs.BspEventReceived()
                 | inputs.ImportSetpointRequested()
                 | inputs.HmacKeyReceived()
@@ -111,11 +117,8 @@ def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
                 name = connector_name(message.connector)
                 if name not in connectors:
                     return ()
-                if isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared):
-                    return (DISPENSER_ALARMS,)
-                return (name,)
-            case inputs.TimerFired(owner=owner):
-                return (owner,) if owner in everyone else ()
+                is_error = isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared)
+                return (DISPENSER_ALARMS,) if is_error else (name,)
             case inputs.PowerRequestReplyReceived(connector_no=connector_no):
                 return (by_global[connector_no],) if connector_no in by_global else ()
             case inputs.ActiveErrorsReceived():
@@ -131,7 +134,7 @@ def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
             case inputs.MqttMessageRejected():
                 return ()  # recorded, and logged where it was rejected
             case _:
-                return (PSU_LINK,)
+                return to_psu_link
 
     return route
 

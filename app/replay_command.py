@@ -1,4 +1,4 @@
-"""`fusioncharger replay LOG`: does this version do what the recorded one did?
+"""`fusioncharger replay LOG…`: does this version do what the recorded one did? Or: how was it at that moment?
 
 Exit codes: 0 identical, 1 diverged, 2 usage or no such log, 3 damaged (replayed up to the cut), 4 format not
 supported.
@@ -6,18 +6,30 @@ supported.
 
 import argparse
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec import Struct
+
 from ..replay.divergence import report
+from ..replay.logs import Log, Segment, open_logs
+from ..replay.moments import MomentError, utc_text
 from ..replay.reader import (
     DamagedLogError,
+    Ending,
     EndKind,
+    LogError,
     LogReader,
     NotALogError,
     UnsupportedFormatError,
-    read_log,
 )
 from ..replay.replayer import Replay, replay
+from ..replay.session import Session
+from ..replay.state_text import state_json, state_text, turn_line
+from ..replay.stepping import restored_states
+from .log_files import say_left_out
+from .progress import Advance, progress
 
 IDENTICAL = 0
 DIVERGED = 1
@@ -28,45 +40,175 @@ UNSUPPORTED = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `replay` takes."""
-    parser.add_argument("log", type=Path, metavar="LOG", help="a log file (.mcap)")
+    parser.add_argument(
+        "logs",
+        type=Path,
+        nargs="+",
+        metavar="LOG",
+        help="log files (.mcap), or directories of them, as one log",
+    )
+    parser.add_argument(
+        "--at",
+        metavar="MOMENT",
+        help="print the whole state of the system then: a turn (1234), a time (2026-11-24T10:00:05Z, or "
+        "10:00:05), or +seconds from the log's begin",
+    )
+    parser.add_argument("--from", dest="since", metavar="MOMENT", help="print the turns from this moment on")
+    parser.add_argument("--until", metavar="MOMENT", help="print the turns up to this moment")
+    parser.add_argument(
+        "--speed", type=float, metavar="FACTOR", help="print the turns at their pace: 1 as it was, 10 faster"
+    )
+    parser.add_argument("--json", action="store_true", help="with --at: as JSON")
 
 
 def replay_command(arguments: argparse.Namespace) -> int:
     """Replay a log and say what came of it; the exit code."""
-    path: Path = arguments.log
+    if arguments.speed is not None and not arguments.speed > 0:
+        print("--speed: more than 0 is needed", file=sys.stderr)
+        return USAGE
     try:
-        with read_log(path) as log:
-            return _conclude(log, replay(log))
+        log = open_logs(arguments.logs)
+        say_left_out(log)
+        if arguments.at is not None:
+            return _show_moment(log, arguments.at, as_json=arguments.json)
+        if arguments.since is not None or arguments.until is not None or arguments.speed is not None:
+            return _show_turns(log, arguments.since, arguments.until, arguments.speed)
+        return _replay_all(log)
+    except MomentError as error:
+        print(error, file=sys.stderr)
+        return USAGE
     except NotALogError as error:
-        print(f"{path}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return USAGE
     except DamagedLogError as error:
-        print(f"{path}: damaged after turn 0: {error}; 0 turns kept")
+        print(f"damaged after turn 0: {error}; 0 turns kept")
         return DAMAGED
     except UnsupportedFormatError as error:
-        print(f"{path}: not supported: {error}", file=sys.stderr)
+        print(f"not supported: {error}", file=sys.stderr)
         return UNSUPPORTED
 
 
-def _conclude(log: LogReader, found: Replay) -> int:
-    """Print the result, the verdict last."""
-    if log.gap is not None:
-        print(f"gap: turns {log.gap.first_turn} to {log.gap.last_turn} are missing: {log.gap.reason}")
-    if found.divergence is not None:
-        print(report(found.divergence))
-        return DIVERGED
-    if found.unfinished:
-        print(found.unfinished)
-    ending = log.ending
-    assert ending is not None  # noqa: S101 - without divergence, the log was read to its end
-    damage = found.altered
-    if ending.kind is EndKind.DAMAGED:
-        damage = ending.text
-    elif ending.text:
-        print(ending.text)
-    verdict = f"identical: {found.turns} turns, {found.outputs} outputs"
+# --- the whole log -----------------------------------------------------------------------------------------
+
+
+class _Part(Struct, frozen=True):
+    """A segment, replayed."""
+
+    segment: Segment
+    found: Replay
+    ending: Ending | None
+    """None: it diverged before its end."""
+
+
+def _replay_all(log: Log) -> int:
+    """Print what is to be said of each segment, the verdict last."""
+    turns = outputs = 0
+    damage = ""
+    former: _Part | None = None
+    with progress("replaying", sum(segment.size_bytes for segment in log.segments)) as advance:
+        for part in _parts(log, advance):
+            turns += part.found.turns
+            outputs += part.found.outputs
+            if former is not None and not _goes_on(former, part):
+                return DIVERGED
+            if part.found.divergence is not None:
+                print(report(part.found.divergence))
+                return DIVERGED
+            damage = damage or _damage(part)
+            _say_end(part, more=part.segment is not log.segments[-1])
+            former = part
+    verdict = f"identical: {turns} turns, {outputs} outputs"
     if damage:
-        print(f"damaged after turn {ending.last_turn}: {damage}; replayed up to there: {verdict}")
+        print(f"{damage}; replayed up to there: {verdict}")
         return DAMAGED
     print(verdict)
     return IDENTICAL
+
+
+def _parts(log: Log, advance: Advance) -> Iterator[_Part]:
+    for segment in log.segments:
+        with segment.read() as reader:
+            found = replay(reader)
+            _say_gap(reader)
+            yield _Part(segment, found, reader.ending)
+        advance(segment.size_bytes)
+
+
+def _say_gap(reader: LogReader) -> None:
+    gap = reader.gap
+    if gap is not None:
+        print(f"gap: turns {gap.first_turn} to {gap.last_turn} are missing: {gap.reason}")
+
+
+def _goes_on(former: _Part, part: _Part) -> bool:
+    """Whether a segment begins with the states that the one before it ended with. Said if it does not."""
+    is_continued = former.ending is not None and former.ending.kind is EndKind.CONTINUES
+    if not (is_continued and part.segment.follows(former.segment)):
+        return True
+    recorded = restored_states(part.segment.header)
+    differing = [name for name, state in former.found.states.items() if recorded.get(name) != state]
+    if differing:
+        print(
+            f"diverged before turn {part.segment.header.first_turn}: the snapshot in {part.segment.path.name} "
+            f"is not what the turns before it lead to: {', '.join(differing)}"
+        )
+    return not differing
+
+
+def _damage(part: _Part) -> str:
+    """What is wrong with the file; "" if nothing is."""
+    assert part.ending is not None  # noqa: S101 - without divergence, the segment was read to its end
+    why = part.found.altered or (part.ending.text if part.ending.kind is EndKind.DAMAGED else "")
+    return f"damaged after turn {part.ending.last_turn}: {why}" if why else ""
+
+
+def _say_end(part: _Part, *, more: bool) -> None:
+    """How a segment ended, unless the next one just goes on, or it is damaged, which the verdict says."""
+    ending = part.ending
+    if part.found.unfinished:
+        print(part.found.unfinished)
+    if ending is not None and ending.text and (ending.kind is not EndKind.DAMAGED or more):
+        name = f"{part.segment.path.name}: " if more else ""
+        print(f"{name}{ending.text}")
+
+
+# --- a moment, or some turns -------------------------------------------------------------------------------
+
+
+def _show_moment(log: Log, moment: str, *, as_json: bool) -> int:
+    with Session(log) as session:
+        step = session[moment]
+    if as_json:
+        print(state_json(step))
+    else:
+        print(state_text(step))
+    return IDENTICAL
+
+
+def _show_turns(log: Log, since: str | None, until: str | None, speed: float | None) -> int:
+    """A line for each turn, and the report of the first that differs."""
+    session = Session(log)
+    begin: tuple[int, float] | None = None
+    differing = shown = 0
+    first = ""
+    for step in session.steps(since, until):
+        if speed is not None:
+            begin = begin or (step.turn.utc_ns, time.monotonic())
+            due_s = begin[1] + (step.turn.utc_ns - begin[0]) / 1e9 / speed
+            time.sleep(max(0.0, due_s - time.monotonic()))
+        print(turn_line(step), flush=speed is not None)
+        shown += 1
+        if step.differs:
+            differing += 1
+            first = first or report(step.divergence())
+    if first:
+        print(f"\n{first}")
+        print(f"{differing} of {shown} turns differ")
+        return DIVERGED
+    if not shown:
+        print(f"no turn there; the log begins at {utc_text(log.segments[0].header.utc_ns)}", file=sys.stderr)
+        return USAGE
+    return IDENTICAL
+
+
+__all__ = ["LogError", "add_arguments", "replay_command"]

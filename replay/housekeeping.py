@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
@@ -29,8 +28,8 @@ from mcap.records import Channel, Metadata, Schema
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader
 from mcap.writer import MCAP0_MAGIC, CompressionType, IndexType, Writer
-from msgspec import Struct
 
+from .keep import Keep
 from .log_format import PROFILE, RECORD_LIMIT_BYTES
 from .records import RecordError, RecordReader
 from .segment_file import BALLAST_SUFFIX
@@ -47,22 +46,6 @@ _HEAD = struct.Struct("<BQ")
 
 _SEGMENT = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}-[0-9]{4,}\.mcap")
 _LEFT_OVER = re.compile(_SEGMENT.pattern + f"({re.escape(PART_SUFFIX)}|{re.escape(BALLAST_SUFFIX)})")
-
-
-class Keep(Struct, frozen=True):
-    """How much is kept; 0: all."""
-
-    total_bytes: int = 0
-    days: float = 0.0
-
-    def arguments(self) -> list[str]:
-        """For a command line."""
-        return [str(self.total_bytes), str(self.days)]
-
-    @classmethod
-    def of_arguments(cls, arguments: list[str]) -> Self:
-        """From a command line; without arguments, all is kept."""
-        return cls(int(arguments[0]), float(arguments[1])) if arguments else cls()
 
 
 class _BusyError(Exception):
@@ -163,7 +146,7 @@ def _is_closed_and_plain(path: Path) -> bool:
         if not beginning.startswith(MCAP0_MAGIC) or file.read() != MCAP0_MAGIC:
             return False
     second = len(MCAP0_MAGIC) + _HEAD.size + _HEAD.unpack_from(beginning, len(MCAP0_MAGIC))[1]
-    return second < len(beginning) and beginning[second] == Opcode.SCHEMA
+    return second < len(beginning) and bool(beginning[second] == Opcode.SCHEMA)
 
 
 def _digest(path: Path) -> bytes:

@@ -42,7 +42,7 @@ from .. import __version__
 from ..messages.config import Config
 from ..messages.inputs import Input
 from ..messages.outputs import AnyOutput
-from .housekeeping import Keep
+from .keep import Keep
 from .log_format import FORMAT, PIPE_HEAD, TURN_MODULUS, Gap, Report, SegmentEnd, SegmentHeader, seal
 
 PIPE_BYTES = 2**20

@@ -28,7 +28,8 @@ import msgspec
 from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import IndexType, Writer
 
-from .housekeeping import Keep, make_room
+from .housekeeping import make_room
+from .keep import Keep
 from .log_format import (
     PIPE_HEAD,
     PROFILE,

@@ -85,6 +85,14 @@ def restored(header: SegmentHeader, config: Config) -> Runtime:
         raise _unfit(header, error) from None
 
 
+def restored_states(header: SegmentHeader) -> dict[str, ActorState]:
+    """Every actor's state when the segment began. UnsupportedFormatError."""
+    try:
+        return restore(header.snapshot)
+    except (msgspec.ValidationError, LookupError) as error:
+        raise _unfit(header, error) from None
+
+
 def described(error: Exception) -> str:
     """An exception that came out of the core."""
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -11,13 +11,13 @@ import pytest
 from fakes.recorded_session import INPUTS, DrivenJournal, record_session
 from fusioncharger.replay.housekeeping import (
     SECONDS_PER_DAY,
-    Keep,
     compress,
     delete_old,
     keep_house,
     make_room,
     segments,
 )
+from fusioncharger.replay.keep import Keep
 from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.reader import EndKind
 from fusioncharger.replay.records import RecordReader

@@ -1,11 +1,11 @@
 """Older formats: the golden files replay, and a synthetic one is lifted through the same mechanism."""
 
-import argparse
 import re
 from pathlib import Path
 
 import msgspec
 import pytest
+from fakes.commands import replay_arguments
 from fakes.recorded_session import INPUTS, record_session
 from fusioncharger.app.replay_command import UNSUPPORTED, replay_command
 from fusioncharger.messages.inputs import SetpointRequested
@@ -90,7 +90,7 @@ def test_a_synthetic_older_format_is_lifted_over_several_steps(old: Path) -> Non
 
 
 def test_without_its_lift_it_is_refused_by_number(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert replay_command(argparse.Namespace(log=old)) == UNSUPPORTED
+    assert replay_command(replay_arguments(old)) == UNSUPPORTED
     assert f"journal format 0; this version reads formats 1 to {FORMAT}" in capsys.readouterr().err
 
 

@@ -1,11 +1,11 @@
 """The reader on whole, torn and altered files: what is kept, what is said, and never another exception."""
 
-import argparse
 import re
 import zlib
 from pathlib import Path
 
 import pytest
+from fakes.commands import replay_arguments
 from fakes.recorded_session import INPUTS, record_session
 from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, UNSUPPORTED, USAGE, replay_command
 from fusioncharger.replay.log_format import SegmentEnd, is_intact, seal, unsealed
@@ -50,7 +50,7 @@ def read(path: Path, data: bytes) -> tuple[list[Turn], Ending]:
 
 def exit_code(path: Path, data: bytes) -> int:
     path.write_bytes(data)
-    return replay_command(argparse.Namespace(log=path))
+    return replay_command(replay_arguments(path))
 
 
 def altered(data: bytes, position: int, value: int) -> bytes:

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from fakes.commands import replay_arguments
 from fakes.recorded_session import INPUTS, DrivenJournal, record_session
 from fusioncharger.actors.runtime import Runtime
 from fusioncharger.app.replay_command import (
@@ -178,8 +179,8 @@ def test_files_that_hold_no_turn(tmp_path: Path, capsys, data: bytes, code: int)
 
 
 def test_no_such_log_is_a_usage_error(tmp_path: Path, capsys) -> None:
-    assert replay_command(argparse.Namespace(log=tmp_path / "missing.mcap")) == USAGE
-    assert replay_command(argparse.Namespace(log=tmp_path)) == USAGE
+    assert replay_command(replay_arguments(tmp_path / "missing.mcap")) == USAGE
+    assert replay_command(replay_arguments(tmp_path)) == USAGE
     assert "No such file" in capsys.readouterr().err
 
 
@@ -192,7 +193,7 @@ def test_a_gap_is_named(tmp_path: Path, capsys) -> None:
     assert driven.begin_segment()
     driven.run()
     assert driven.journal.close(10.0)
-    assert replay_command(argparse.Namespace(log=driven.logs[1])) == IDENTICAL
+    assert replay_command(replay_arguments(driven.logs[1])) == IDENTICAL
     assert capsys.readouterr().out.startswith(f"gap: turns 1 to {TURNS} are missing: the disk was full\n")
 
 
