@@ -57,18 +57,20 @@ def test_a_directory_is_one_log(directory: Path, capsys: pytest.CaptureFixture[s
 def test_a_snapshot_that_is_not_what_the_turns_lead_to_is_a_divergence(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    second = sorted(directory.iterdir())[1]
+    _, second, _ = sorted(directory.iterdir())
     data = second.read_bytes()
     begin = data.index(b'{"type":"SegmentHeader"')
     end = data.index(b',"crc32":"', begin)
-    changed = data[begin:end].replace(b'"phase":"CarDisconnected"', b'"phase":"NoKeyYet"       ', 1)
+    other_phase = b'"phase":"NoKeyYet"       '
+    changed = data[begin:end].replace(b'"phase":"CarDisconnected"', other_phase, 1)
     assert changed != data[begin:end]
-    second.write_bytes(data[:begin] + changed + b',"crc32":"%08x"}' % zlib.crc32(changed) + data[end + 20 :])
+    sealed = changed + b',"crc32":"%08x"}' % zlib.crc32(changed)
+    second.write_bytes(data[:begin] + sealed + data[end + 20 :])
     code, out, _ = run(capsys, directory)
     assert code == DIVERGED
     assert out == (
-        f"diverged before turn {len(INPUTS) + 1}: the snapshot in {second.name} is not what the turns before it "
-        "lead to: connector/1\n"
+        f"diverged before turn {len(INPUTS) + 1}: the snapshot in {second.name} is not what the turns before "
+        "it lead to: connector/1\n"
     )
 
 

@@ -2,7 +2,7 @@
 
 import fcntl
 import select
-import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -109,8 +109,8 @@ class DrivenJournal:
 
 def record_session(directory: Path, inputs: Iterable[Input] = INPUTS) -> Path:
     """Record a whole session, closed with goodbye; the log, which nobody will compress meanwhile."""
-    recorded = directory / "recorded"
-    recorded.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    recorded = Path(tempfile.mkdtemp(prefix="recorded-", dir=directory))
     with (recorded / LOCK_NAME).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         driven = DrivenJournal(recorded)
@@ -120,5 +120,4 @@ def record_session(directory: Path, inputs: Iterable[Input] = INPUTS) -> Path:
         (log,) = driven.logs
         plain = directory / log.name
         plain.write_bytes(log.read_bytes())
-    shutil.rmtree(recorded)
     return plain
