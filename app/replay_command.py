@@ -12,6 +12,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ..messages.config import ConfigError
+from ..replay.comparison import Comparison, summary
 from ..replay.divergence import report
 from ..replay.logs import Log, Segment, open_logs
 from ..replay.moments import MomentError, utc_text
@@ -27,7 +29,8 @@ from ..replay.reader import (
 from ..replay.replayer import Replay, replay
 from ..replay.session import Session
 from ..replay.state_text import state_json, state_text, turn_line
-from ..replay.stepping import restored_states
+from ..replay.stepping import Stepper, restored_states
+from ..replay.what_if import SettingError, what_if
 from .log_files import say_left_out
 from .progress import Advance, progress
 
@@ -36,6 +39,13 @@ DIVERGED = 1
 USAGE = 2
 DAMAGED = 3
 UNSUPPORTED = 4
+
+_ADVICE = """\
+After a turn that differs the replay goes on with its own states: later ones may be consequences.
+Look at it: replay LOG --at TURN; the picture: view LOG -o report.html"""
+_WHAT_IF = """\
+timers ran on virtual time; what came from the power unit and
+from EVerest is as recorded, though they might have acted otherwise"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +68,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed", type=float, metavar="FACTOR", help="print the turns at their pace: 1 as it was, 10 faster"
     )
+    parser.add_argument(
+        "--first", action="store_true", help="stop at the first turn that differs, and show only that"
+    )
+    parser.add_argument(
+        "--accept-new-fields",
+        action="store_true",
+        help="fields of outputs that the recorded version did not have are no difference",
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what if this setting had been another one; connectors[1].max_export_current_A=20; repeatable",
+    )
     parser.add_argument("--json", action="store_true", help="with --at: as JSON")
 
 
@@ -73,8 +99,10 @@ def replay_command(arguments: argparse.Namespace) -> int:
             return _show_moment(log, arguments.at, as_json=arguments.json)
         if arguments.since is not None or arguments.until is not None or arguments.speed is not None:
             return _show_turns(log, arguments.since, arguments.until, arguments.speed)
-        return _replay_all(log)
-    except MomentError as error:
+        if arguments.settings:
+            return _what_if(log, arguments.settings, accept_new_fields=arguments.accept_new_fields)
+        return _replay_all(log, stop_at_first=arguments.first, accept_new_fields=arguments.accept_new_fields)
+    except (MomentError, SettingError, ConfigError) as error:
         print(error, file=sys.stderr)
         return USAGE
     except NotALogError as error:
@@ -100,7 +128,7 @@ class _Part(Struct, frozen=True):
     """None: it diverged before its end."""
 
 
-def _replay_all(log: Log) -> int:
+def _replay_all(log: Log, *, stop_at_first: bool, accept_new_fields: bool) -> int:
     """Print what is to be said of each segment, the verdict last."""
     turns = outputs = 0
     damage = ""
@@ -112,8 +140,17 @@ def _replay_all(log: Log) -> int:
             if former is not None and not _goes_on(former, part):
                 return DIVERGED
             if part.found.divergence is not None:
-                print(report(part.found.divergence))
-                return DIVERGED
+                if stop_at_first:
+                    print(report(part.found.divergence))
+                    return DIVERGED
+                compared = _compare(log, accept_new_fields=accept_new_fields)
+                if compared.differing:
+                    print(summary(compared))
+                    print(_ADVICE)
+                    return DIVERGED
+                print(f"{compared.new_fields} fields that the recorded version did not have were ignored")
+                print(f"identical: {compared.turns} turns, but for these")
+                return IDENTICAL
             damage = damage or _damage(part)
             _say_end(part, more=part.segment is not log.segments[-1])
             former = part
@@ -122,6 +159,29 @@ def _replay_all(log: Log) -> int:
         print(f"{damage}; replayed up to there: {verdict}")
         return DAMAGED
     print(verdict)
+    return IDENTICAL
+
+
+def _compare(log: Log, *, accept_new_fields: bool) -> Comparison:
+    """Every turn that differs: the slow way. Each segment starts from its own snapshot."""
+    comparison = Comparison(accept_new_fields=accept_new_fields)
+    with progress("comparing", sum(segment.size_bytes for segment in log.segments)) as advance:
+        for segment in log.segments:
+            with segment.read() as reader:
+                stepper = Stepper(reader.header)
+                for turn in reader.turns():
+                    comparison.add(stepper.step(turn).divergence())
+            advance(segment.size_bytes)
+    return comparison
+
+
+def _what_if(log: Log, settings: list[str], *, accept_new_fields: bool) -> int:
+    compared = what_if(log, settings, accept_new_fields=accept_new_fields)
+    print(f"with {', '.join(settings)}: {_WHAT_IF}")
+    if compared.differing:
+        print(f"\n{summary(compared)}")
+        return DIVERGED
+    print(f"no difference: {compared.turns} turns")
     return IDENTICAL
 
 
@@ -182,7 +242,9 @@ def _show_moment(log: Log, moment: str, *, as_json: bool) -> int:
         print(state_json(step))
     else:
         print(state_text(step))
-    return IDENTICAL
+    if session.damage:
+        print(session.damage, file=sys.stderr)
+    return DAMAGED if session.damage else IDENTICAL
 
 
 def _show_turns(log: Log, since: str | None, until: str | None, speed: float | None) -> int:
@@ -201,6 +263,8 @@ def _show_turns(log: Log, since: str | None, until: str | None, speed: float | N
         if step.differs:
             differing += 1
             first = first or report(step.divergence())
+    if session.damage:
+        print(session.damage, file=sys.stderr)
     if first:
         print(f"\n{first}")
         print(f"{differing} of {shown} turns differ")
@@ -208,7 +272,7 @@ def _show_turns(log: Log, since: str | None, until: str | None, speed: float | N
     if not shown:
         print(f"no turn there; the log begins at {utc_text(log.segments[0].header.utc_ns)}", file=sys.stderr)
         return USAGE
-    return IDENTICAL
+    return DAMAGED if session.damage else IDENTICAL
 
 
 __all__ = ["LogError", "add_arguments", "replay_command"]

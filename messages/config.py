@@ -171,6 +171,11 @@ def parse(text: str, name: str) -> Config:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         msg = f"{name}: not valid TOML: {'nested too deeply' if isinstance(error, RecursionError) else error}"
         raise ConfigError(msg) from None
+    return of_table(table, name)
+
+
+def of_table(table: dict[str, Any], name: str) -> Config:
+    """The configuration that a table (as TOML gives it) holds. `name` is for the errors. ConfigError."""
     problems = _unknown_keys(table)
     if problems:
         raise ConfigError("\n".join(f"{name}: {problem}" for problem in problems))

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from .logs import Log, Segment, open_logs
 from .moments import Moment, MomentError, Target, parse_moment, resolve
-from .reader import LogReader, Turn
+from .reader import EndKind, LogReader, Turn
 from .stepping import Step, Stepper
 
 
@@ -35,6 +35,9 @@ class Session:
     def __init__(self, log: Log) -> None:
         self.log = log
         """The files it consists of."""
+        self.damage = ""
+        """What is wrong with the file that was read last, once its end has been met: what came after it is
+        missing."""
         self._walk: Walk | None = None
 
     @classmethod
@@ -74,6 +77,7 @@ class Session:
                     if end is not None and index == end.segment and end.is_past(step.turn):
                         return
                     yield step
+                self.damage = self.damage or walk.damage
             finally:
                 walk.close()
 
@@ -94,7 +98,9 @@ class Session:
         if self._walk is None or not self._walk.can_reach(target):
             self.close()
             self._walk = Walk(self.log.segments[target.segment], target.segment)
-        return self._walk.to(target)
+        step = self._walk.to(target)
+        self.damage = self._walk.damage
+        return step
 
     def at(self, moment: str | int) -> Step:
         """The same, by name."""
@@ -117,6 +123,13 @@ class Walk:
         self._next: Turn | None = next(self._turns, None)
         self._last: Step | None = None
 
+    @property
+    def damage(self) -> str:
+        """Why the turns end where they do, if the file is cut or altered there and has been read so far."""
+        ending = self._reader.ending
+        is_damaged = ending is not None and ending.kind is EndKind.DAMAGED
+        return f"{self.segment.path}: {ending.text}" if ending is not None and is_damaged else ""
+
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
@@ -135,12 +148,8 @@ class Walk:
     def to(self, target: Target) -> Step | None:
         """The last turn that is not past the moment. None if there is none."""
         while self._next is not None and not target.is_past(self._next):
-            turn = self._next
+            self._last = self._stepper.step(self._next)
             self._next = next(self._turns, None)
-            if self._next is not None and not target.is_past(self._next):
-                self._stepper.runtime.turn(turn.input)  # nobody looks at what is around it
-            else:
-                self._last = self._stepper.step(turn)
         return self._last
 
 

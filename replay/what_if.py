@@ -1,0 +1,218 @@
+"""What if a setting had been another one? The recorded Inputs, replayed with another configuration.
+
+    recorded Inputs, but for TimerFired ──┐
+                                          ├─ by time ─► core with the other configuration ─► Outputs, compared
+    timers on virtual time ◄── StartTimer ┘
+
+Rules:
+- Timers run on virtual time, from the StartTimer of the replayed core. One that fired in the log, too, at most
+  50 ms after it is due here, fires when it did in the log; so where a setting changes nothing, nothing differs.
+- All other Inputs stay as they were recorded, though the world might have answered otherwise: what the power
+  unit or EVerest would have done cannot be known from a log.
+- The core goes on over the segments of a run with its own states; only a run's first snapshot is used. Of a
+  timer that runs in that snapshot it is not known when it is due: it fires when it fired in the log.
+- A timer that fires is compared with the firing of the same timer in the log, in order. Times and timers'
+  numbers are not compared.
+"""
+
+import re
+import tomllib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from ..messages.config import Config, of_table
+from ..messages.inputs import Input, TimerFired
+from ..messages.outputs import AnyOutput, CancelTimer, StartTimer
+from .comparison import Comparison
+from .logs import Log, Segment
+from .reader import Turn
+from .stepping import Step, Stepper
+
+IGNORED = frozenset({"at_ns", "t_ns", "number"})
+LATENCY_NS = 50_000_000
+"""By so much a timer may have fired late in the field."""
+SLACK_NS = 2_000_000
+"""An Input that came so soon after a timer was due may have gone before it, and have stopped it."""
+
+_Key = tuple[str, str]
+"""Owner and name of a timer."""
+
+_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[([0-9]+)\])?")
+
+
+class SettingError(ValueError):
+    """A KEY=VALUE that is none. The text is for the user."""
+
+
+def changed_config(recorded: Mapping[str, Any], settings: list[str]) -> Config:
+    """The recorded configuration with some settings changed, each as KEY=VALUE: `psu_port=502`,
+    `mqtt.host="x"`, `connectors[1].max_export_current_A=20`. SettingError, ConfigError."""
+    table: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(recorded))
+    for setting in settings:
+        _set(table, setting)
+    return of_table(table, "--set")
+
+
+def _set(table: dict[str, Any], setting: str) -> None:
+    key, has_value, written = setting.partition("=")
+    *places, name = key.strip().split(".")
+    place: Any = table
+    for part in places:
+        match = _PART.fullmatch(part)
+        found = place.get(match[1]) if match and isinstance(place, dict) else None
+        if match and match[2] and isinstance(found, list) and 1 <= int(match[2]) <= len(found):
+            found = found[int(match[2]) - 1]
+        if not isinstance(found, dict):
+            msg = f"--set {setting}: there is no {part}"
+            raise SettingError(msg)
+        place = found
+    if not has_value or not _PART.fullmatch(name):
+        msg = (
+            f"--set {setting}: write KEY=VALUE, as modbus_timeout_s=5 or connectors[1].max_export_current_A=20"
+        )
+        raise SettingError(msg)
+    try:
+        place[name] = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        place[name] = written.strip()  # text without its quotes
+
+
+class _VirtualTimers:
+    """The timers of a replayed core."""
+
+    def __init__(self, unknown: set[tuple[str, str, int]]) -> None:
+        self._due: dict[_Key, tuple[int, int]] = {}
+        """When, and the number of the start."""
+        self._unknown = unknown
+        """Owner, name and number of those that ran already when the log began."""
+
+    def take(self, outputs: tuple[AnyOutput, ...], at_ns: int) -> None:
+        """What a turn said of timers."""
+        for output in outputs:
+            match output:
+                case StartTimer():
+                    self._due[output.owner, output.name] = at_ns + output.delay_ns, output.number
+                case CancelTimer():
+                    self._due.pop((output.owner, output.name), None)
+
+    def fire(self, ahead: Sequence[Turn]) -> TimerFired | None:
+        """The next one that is due before the first of the turns that come, taken out. Not one that fired soon
+        after it is due in the log, too: it fires with that."""
+        due = sorted((due_ns, key, number) for key, (due_ns, number) in self._due.items())
+        for due_ns, key, number in due:
+            if due_ns + SLACK_NS >= ahead[0].at_ns:
+                return None
+            if not _fired_soon(key, due_ns, ahead):
+                del self._due[key]
+                return TimerFired(at_ns=due_ns, owner=key[0], name=key[1], number=number)
+        return None
+
+    def fire_with(self, recorded: TimerFired) -> TimerFired | None:
+        """The same timer as the one that fired in the log, if it is due here, too: taken out."""
+        key = recorded.owner, recorded.name
+        if (*key, recorded.number) in self._unknown:
+            self._unknown.remove((*key, recorded.number))
+            return recorded
+        due_ns, number = self._due.get(key, (0, 0))
+        if number == 0 or due_ns > recorded.at_ns:
+            return None
+        del self._due[key]
+        return replace(recorded, number=number)
+
+
+def what_if(log: Log, settings: list[str], *, accept_new_fields: bool = False) -> Comparison:
+    """Replay the whole log with some settings changed. SettingError, ConfigError, LogError."""
+    comparison = Comparison(accept_new_fields=accept_new_fields, ignored=IGNORED)
+    for run in log.runs():
+        for step in _replayed(run, changed_config(run[0].header.config, settings)):
+            comparison.add(step.divergence())
+    return comparison
+
+
+def _replayed(run: tuple[Segment, ...], config: Config) -> Iterator[Step]:
+    """Every turn of a run: the recorded ones, and the timers' on virtual time beside the recorded ones."""
+    stepper = Stepper(run[0].header, config)
+    unknown = {
+        (owner, name, number)
+        for owner, state in stepper.runtime.states().items()
+        for name, number in state.timers.items()
+    }
+    timers = _VirtualTimers(unknown)
+    waiting: dict[_Key, deque[Step]] = {}
+    """Timers that have fired here, and not yet in the log."""
+    owed: dict[_Key, deque[Turn]] = {}
+    """And the other way round."""
+    now_ns = 0
+    for ahead in _with_lookahead(_turns(run)):
+        turn = ahead[0]
+        while (fired := timers.fire(ahead)) is not None:
+            now_ns = max(now_ns, fired.at_ns)
+            step = _step(stepper, turn, replace(fired, at_ns=now_ns))
+            timers.take(step.outputs, now_ns)
+            key = fired.owner, fired.name
+            if owed.get(key):
+                yield _beside(step, owed[key].popleft())
+            else:
+                waiting.setdefault(key, deque()).append(step)
+        now_ns = turn.at_ns
+        message: Input | None = turn.input
+        if isinstance(turn.input, TimerFired):
+            message = timers.fire_with(turn.input)
+            key = turn.input.owner, turn.input.name
+        if message is not None:
+            step = stepper.step(turn if message is turn.input else replace(turn, input=message))
+            timers.take(step.outputs, turn.at_ns)
+            yield step
+        elif waiting.get(key):
+            yield _beside(waiting[key].popleft(), turn)
+        else:
+            owed.setdefault(key, deque()).append(turn)
+    yield from (step for steps in waiting.values() for step in steps)
+    states = stepper.runtime.states()
+    yield from (Step(turn, (), states, states) for turns in owed.values() for turn in turns)
+
+
+def _fired_soon(key: _Key, due_ns: int, ahead: Sequence[Turn]) -> bool:
+    """Whether the log has that timer fire within the latency after that time."""
+    return any(
+        isinstance(turn.input, TimerFired)
+        and (turn.input.owner, turn.input.name) == key
+        and due_ns <= turn.at_ns <= due_ns + LATENCY_NS
+        for turn in ahead
+    )
+
+
+def _with_lookahead(turns: Iterator[Turn]) -> Iterator[Sequence[Turn]]:
+    """For each turn: it, and those that come within the latency after it."""
+    ahead: deque[Turn] = deque()
+    for turn in turns:
+        ahead.append(turn)
+        while ahead[0].at_ns + LATENCY_NS < turn.at_ns:
+            yield ahead
+            ahead.popleft()
+    while ahead:
+        yield ahead
+        ahead.popleft()
+
+
+def _turns(run: tuple[Segment, ...]) -> Iterator[Turn]:
+    for segment in run:
+        with segment.read() as reader:
+            yield from reader.turns()
+
+
+def _step(stepper: Stepper, beside: Turn, message: Input) -> Step:
+    """A turn that the log does not have at this place; `beside` is the next one that it has."""
+    utc_ns = beside.utc_ns - beside.at_ns + message.at_ns
+    turn = replace(beside, at_ns=message.at_ns, utc_ns=utc_ns, input=message, outputs=(), complete=True)
+    return stepper.step(turn)
+
+
+def _beside(step: Step, recorded: Turn) -> Step:
+    """A timer's turn here, with the Outputs that it had in the log."""
+    turn = replace(recorded, input=step.turn.input)
+    return replace(step, turn=turn)

@@ -1,0 +1,149 @@
+"""Another setting, and changed code: what differs, in which turns, and nothing that does not."""
+
+from pathlib import Path
+
+import pytest
+from fakes.commands import replay_arguments
+from fakes.recorded_session import record_session
+from fusioncharger.actors import connector
+from fusioncharger.app.replay_command import DIVERGED, IDENTICAL, USAGE, replay_command
+from fusioncharger.messages.config import ConfigError, of_table
+from fusioncharger.messages.outputs import ModePublished
+from fusioncharger.replay import divergence
+from fusioncharger.replay.comparison import Kind
+from fusioncharger.replay.logs import open_logs
+from fusioncharger.replay.what_if import SettingError, changed_config, what_if
+
+SESSIONS = Path(__file__).parents[1] / "sessions"
+DEMO = SESSIONS / "format-2-demo.mcap"
+LINK_LOSS = SESSIONS / "link-lost-in-mid-charge.mcap"
+DRIVER_DIED = SESSIONS / "emergency-stop-driver-died.mcap"
+IN_MID_RUN = SESSIONS / "after-a-gap-in-mid-charge.mcap"
+
+
+@pytest.mark.parametrize("path", [DEMO, LINK_LOSS, DRIVER_DIED, IN_MID_RUN], ids=lambda path: path.stem)
+@pytest.mark.parametrize("setting", ["psu_port=777", "modbus_timeout_s=60", 'mqtt.host="elsewhere"'])
+def test_a_setting_that_changes_nothing_differs_nowhere(path: Path, setting: str) -> None:
+    compared = what_if(open_logs([path]), [setting])
+    assert compared.turns > 50
+    assert (compared.differing, compared.kinds) == (0, {})
+
+
+def test_a_lower_limit_shows_in_capabilities_and_requests_of_its_connector_alone() -> None:
+    compared = what_if(open_logs([DEMO]), ["connectors[1].max_export_current_A=30"])
+    assert 0 < compared.differing < compared.turns / 2
+    kinds = {(kind.output, kind.connector) for kind in compared.kinds}
+    assert ("CapabilitiesPublished", 1) in kinds
+    assert ("PowerRequested", 1) in kinds
+    assert not [kind for kind in kinds if kind[1] == 2]
+    lowered = next(
+        found
+        for kind, found in compared.kinds.items()
+        if kind.output == "PowerRequested" and kind.what == "current_a"
+    )
+    assert lowered.example.endswith("-> 30.0")
+    assert compared.first is not None
+    assert compared.first.turn.number == min(found.first_turn for found in compared.kinds.values())
+
+
+def test_a_shorter_timeout_fires_on_virtual_time() -> None:
+    """A link that may be silent for 1 s only fails where the power unit paused: a timer that never was."""
+    compared = what_if(open_logs([DEMO]), ["modbus_timeout_s=1"])
+    found = compared.kinds[Kind("TimerFired", 0, "LogWritten", "new")]
+    assert "link to the PSU failed: nothing received for 1 s" in found.example
+    kinds = {kind.output for kind in compared.kinds if kind.input == "TimerFired" and kind.what == "new"}
+    assert {"PsuDisconnectRequested", "ErrorRaised"} <= kinds
+
+
+def test_a_longer_timeout_does_not_fire_when_the_recorded_one_did() -> None:
+    """EVerest's silence counts later: the turns of the recorded timer are missing, or come later."""
+    short = what_if(open_logs([DEMO]), ["everest_timeout_s=30"])
+    assert any(kind.input == "TimerFired" or kind.output == "StartTimer" for kind in short.kinds)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("esn", "write KEY=VALUE, as modbus_timeout_s=5"),
+        ("=3", "write KEY=VALUE"),
+        ("nothing.here=1", "there is no nothing"),
+        ("connectors[9].esn=1", r"there is no connectors\[9\]"),
+        ("connectors.esn=1", "there is no connectors"),
+    ],
+)
+def test_what_is_no_setting(setting: str, said: str) -> None:
+    (segment,) = open_logs([DEMO]).segments
+    with pytest.raises(SettingError, match=said):
+        changed_config(segment.header.config, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("psu_prot=1", "did you mean psu_port"),
+        ("psu_port=70000", "allowed: a TCP port"),
+        ("psu_port=x", "found 'x'"),
+    ],
+)
+def test_a_wrong_value_is_explained_as_in_a_file(
+    setting: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = open_logs([DEMO]).segments
+    with pytest.raises(ConfigError, match=said):
+        changed_config(segment.header.config, [setting])
+    assert replay_command(replay_arguments(DEMO, "--set", setting)) == USAGE
+    assert capsys.readouterr().err.startswith("--set: ")
+
+
+def test_settings_are_toml_values() -> None:
+    (segment,) = open_logs([DEMO]).segments
+    settings = ["psu_port=777", 'esn="A1"', "software_version=2.0-b", "tls_enabled=false", "mqtt.port=1884"]
+    config = changed_config(segment.header.config, settings)
+    assert (config.psu_port, config.esn, config.software_version) == (777, "A1", "2.0-b")
+    assert config.mqtt.port == 1884
+    assert changed_config(segment.header.config, []) == of_table(dict(segment.header.config), "x")
+
+
+# --- changed code ------------------------------------------------------------------------------------------
+
+
+def test_changed_code_is_reported_by_kind_with_the_first_turn_in_full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lower(voltage_v: float) -> float:
+        return voltage_v - 1
+
+    recorded = connector.Setpoint
+    monkeypatch.setattr(
+        connector, "Setpoint", lambda voltage_v, current_a: recorded(lower(voltage_v), current_a)
+    )
+    assert replay_command(replay_arguments(DEMO)) == DIVERGED
+    out = capsys.readouterr().out
+    assert out.startswith("diverged in turn ")
+    assert "at SetpointRequested: PowerRequested of connector 1: other voltage_v (" in out
+    assert " turns differ, in " in out
+    assert "replay LOG --at TURN" in out
+    assert replay_command(replay_arguments(DEMO, "--first")) == DIVERGED
+    first = capsys.readouterr().out
+    assert out.startswith(first.rstrip("\n"))
+    assert " turns differ, in " not in first
+
+
+def test_new_fields_are_accepted_if_that_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after an upgrade whose outputs have a field more than the recorded ones."""
+    log = record_session(tmp_path)
+    encode = divergence._encoder.encode
+
+    class WithField:
+        def encode(self, message: object) -> bytes:
+            text = encode(message)
+            return text[:-1] + b',"colour":"red"}' if isinstance(message, ModePublished) else text
+
+    monkeypatch.setattr(divergence, "_encoder", WithField())
+    monkeypatch.setattr("fusioncharger.replay.comparison._encoder", WithField())
+    assert replay_command(replay_arguments(log)) == DIVERGED
+    assert "other colour" in capsys.readouterr().out
+    assert replay_command(replay_arguments(log, "--accept-new-fields")) == IDENTICAL
+    assert "fields that the recorded version did not have were ignored" in capsys.readouterr().out
