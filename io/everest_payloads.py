@@ -50,6 +50,7 @@ _error = msgspec.json.Decoder(everest.Error)
 _isolation = msgspec.json.Decoder(everest.IsolationMeasurement)
 _number = msgspec.json.Decoder(float)
 _powermeter = msgspec.json.Decoder(everest.PowermeterValues)
+_voltages = msgspec.json.Decoder(everest.PowermeterVoltages)
 _session_event = msgspec.json.Decoder(everest.SessionEvent)
 _history_error = msgspec.json.Decoder(everest.HistoryError)
 _error_list = msgspec.json.Decoder(everest.ErrorList)
@@ -81,6 +82,11 @@ def _nesting(payload: bytes) -> int:
         elif byte in b"}]":
             depth -= 1
     return deepest
+
+
+NO_DC_VOLTAGE = (
+    "voltage_V.DC is missing: connect a DC meter at the car's side (EvseManager's powermeter_car_side)"
+)
 
 
 def from_everest(connector: int, name: str, payload: bytes, *, redelivered: bool) -> Input:
@@ -126,6 +132,10 @@ def from_device(connector: int, name: str, payload: bytes) -> Input:
             return OverVoltageMeasured(connector=connector, voltage_v=_number.decode(payload))
         case "powermeter_values" | "powermeter":
             values = _powermeter.decode(payload)
+            if name == "powermeter" and _voltages.decode(payload).voltage_V.DC is None:
+                # EvseManager tells of the grid's meter where none is at the car's side. Its missing DC voltage
+                # is no 0 V: there may be 500 V at the outlet.
+                raise msgspec.ValidationError(NO_DC_VOLTAGE)
             return PowermeterMeasured(
                 connector=connector, voltage_v=values.voltage_V.DC, current_a=values.current_A.DC
             )

@@ -63,6 +63,18 @@ class PowermeterValues(Struct, frozen=True):
     current_A: DcValue = DcValue()  # noqa: N815
 
 
+class OptionalDcValue(Struct, frozen=True):
+    """The DC part of a power meter's voltage_V, None if it has none."""
+
+    DC: float | None = None
+
+
+class PowermeterVoltages(Struct, frozen=True):
+    """What of a powermeter message tells whether it is of a DC meter."""
+
+    voltage_V: OptionalDcValue = OptionalDcValue()  # noqa: N815
+
+
 class SessionStarted(Struct, frozen=True):
     """session_started of a session_event."""
 

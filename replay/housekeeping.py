@@ -223,13 +223,13 @@ def keep_house(directory: Path, keep: Keep, now_s: float) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Keep house once; 0 also if another process does so."""
+    """Keep house once; 0 also if another process does so, or there is nothing to keep."""
     directory = Path(arguments[0])
     os.nice(LOWEST_PRIORITY)
     try:
         with _locked(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT):
             keep_house(directory, Keep.of_arguments(arguments[1:]), time.time())
-    except _BusyError:
+    except (_BusyError, FileNotFoundError):  # someone else does it; or the directory is gone
         return 0
     except OSError as error:
         print(f"{directory}: {error.strerror or error}", file=sys.stderr)

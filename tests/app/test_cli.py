@@ -134,5 +134,5 @@ def test_the_log_as_json_and_a_driver_alone(tmp_path: Path) -> None:
     assert {"time", "level", "logger", "text"} <= lines[0].keys()
     assert any("link to the PSU failed" in line["text"] for line in lines)
     assert any("development" in line["text"] for line in lines), lines
-    (log,) = (tmp_path / "sessions").iterdir()
+    (log,) = (tmp_path / "sessions").glob("*.mcap")
     assert run("replay", str(log)).stdout.startswith("identical: ")

@@ -2,6 +2,7 @@
 
 import fcntl
 import select
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -120,4 +121,5 @@ def record_session(directory: Path, inputs: Iterable[Input] = INPUTS) -> Path:
         (log,) = driven.logs
         plain = directory / log.name
         plain.write_bytes(log.read_bytes())
+    shutil.rmtree(recorded)
     return plain

@@ -207,7 +207,7 @@ def test_no_meter_of_evse_manager_where_the_configuration_says_that_there_is_non
         ),
         (
             f"{EVSE_2}/e2m/powermeter",
-            b'{"timestamp": "2026-11-18T11:06:40Z", "current_A": {"L1": 3}}',
+            b'{"timestamp": "2026-11-18T11:06:40Z", "voltage_V": {"DC": 0}, "current_A": {"L1": 3}}',
             PowermeterMeasured(connector=2, voltage_v=0.0, current_a=0.0),
         ),
         (
@@ -294,6 +294,12 @@ def test_rejects_what_a_board_may_not_say(name, payload, expected):
         (f"{OVM_1}/m2e/voltage_measurement_V", b"-1e309", "out of range"),
         (f"{OVM_1}/m2e/voltage_measurement_V", b"9" * 400, "out of range"),
         (f"{OVM_1}/m2e/voltage_measurement_V", b"", "truncated"),
+        (
+            f"{EVSE_2}/e2m/powermeter",
+            b'{"voltage_V": {"L1": 230}, "current_A": {"L1": 9}}',
+            "voltage_V.DC is missing",
+        ),
+        (f"{EVSE_2}/e2m/powermeter", b"{}", "voltage_V.DC is missing: connect a DC meter at the car's side"),
         (f"{METER_1}/m2e/powermeter_values", b'{"voltage_V": 400}', "Expected `object`, got `int`"),
         (f"{METER_1}/m2e/powermeter_values", b'{"current_A": {"DC": "2"}}', "Expected `float`, got `str`"),
         (f"{METER_1}/m2e/powermeter_values", b'{"current_A": {"DC": 1e400}}', "out of range"),

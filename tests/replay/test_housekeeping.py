@@ -151,10 +151,16 @@ def test_one_at_a_time(tmp_path: Path, recording: bytes) -> None:
     assert path.stat().st_size < len(recording)
 
 
-def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_is_gone_needs_no_house_keeping(tmp_path: Path) -> None:
     done = run(tmp_path / "gone")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_directory_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run(tmp_path / "file")
     assert done.returncode == 1
-    assert done.stderr == f"{tmp_path}/gone: No such file or directory\n"
+    assert done.stderr == f"{tmp_path}/file: Not a directory\n"
 
 
 def test_the_recorder_leaves_compressed_segments_behind(tmp_path: Path) -> None:
