@@ -33,6 +33,7 @@ from ..replay.stepping import Stepper, restored_states
 from ..replay.what_if import SettingError, what_if
 from .log_files import say_left_out
 from .progress import Advance, progress
+from .replay_step import step_through
 
 IDENTICAL = 0
 DIVERGED = 1
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="what if this setting had been another one; connectors[1].max_export_current_A=20; repeatable",
     )
+    parser.add_argument("--step", action="store_true", help="go through the turns by commands (h lists them)")
     parser.add_argument("--json", action="store_true", help="with --at: as JSON")
 
 
@@ -95,6 +97,9 @@ def replay_command(arguments: argparse.Namespace) -> int:
     try:
         log = open_logs(arguments.logs)
         say_left_out(log)
+        if arguments.step:
+            with Session(log) as session:
+                return step_through(session, arguments.since)
         if arguments.at is not None:
             return _show_moment(log, arguments.at, as_json=arguments.json)
         if arguments.since is not None or arguments.until is not None or arguments.speed is not None:
@@ -178,11 +183,16 @@ def _compare(log: Log, *, accept_new_fields: bool) -> Comparison:
 def _what_if(log: Log, settings: list[str], *, accept_new_fields: bool) -> int:
     compared = what_if(log, settings, accept_new_fields=accept_new_fields)
     print(f"with {', '.join(settings)}: {_WHAT_IF}")
+    if compared.carried_over:
+        print("the log begins in mid-run, or goes on after a gap: what the recorded settings had led to stays")
     if compared.differing:
         print(f"\n{summary(compared)}")
-        return DIVERGED
-    print(f"no difference: {compared.turns} turns")
-    return IDENTICAL
+    else:
+        print(f"no difference: {compared.turns} turns")
+    if compared.damage:
+        print(compared.damage)
+        return DAMAGED
+    return DIVERGED if compared.differing else IDENTICAL
 
 
 def _parts(log: Log, advance: Advance) -> Iterator[_Part]:

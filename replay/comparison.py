@@ -53,6 +53,10 @@ class Comparison:
         self.new_fields = 0
         """How many fields were ignored because the recorded version did not have them."""
         self.first: Divergence | None = None
+        self.damage = ""
+        """What is wrong with a file, if it could not be read to its end."""
+        self.carried_over = 0
+        """How often it began with a snapshot in mid-run."""
         self.kinds: dict[Kind, Found] = {}
         self._accept_new_fields = accept_new_fields
         self._ignored = ignored

@@ -61,13 +61,13 @@ def turn_line(step: Step) -> str:
 def _field(key: str, value: Any) -> list[str]:
     """A field; a mapping with a line for each of its entries."""
     if not isinstance(value, dict):
-        return [f"  {key:<{_NAME_WIDTH}}{_value(value)}"]
+        return [f"  {key:<{_NAME_WIDTH}} {_value(value)}"]
     lines = [f"  {key}"]
     for name, inner in value.items():
         if isinstance(inner, dict) and inner:
             lines += [f"  {line}" for line in _field(str(name), inner)]
         else:
-            lines.append(f"    {name!s:<{_NAME_WIDTH - 2}}{_value(inner)}")
+            lines.append(f"    {name!s:<{_NAME_WIDTH - 2}} {_value(inner)}")
     return lines
 
 

@@ -9,8 +9,10 @@ Rules:
   50 ms after it is due here, fires when it did in the log; so where a setting changes nothing, nothing differs.
 - All other Inputs stay as they were recorded, though the world might have answered otherwise: what the power
   unit or EVerest would have done cannot be known from a log.
-- The core goes on over the segments of a run with its own states; only a run's first snapshot is used. Of a
-  timer that runs in that snapshot it is not known when it is due: it fires when it fired in the log.
+- A run begins as the other configuration has it, and goes on over its segments with its own states. A log that
+  begins in mid-run, or goes on after a gap, begins with the snapshot there: what the recorded settings led to
+  until then stays, which is said. Of a timer that runs in a snapshot it is not known when it is due: it fires
+  when it fired in the log.
 - A timer that fires is compared with the firing of the same timer in the log, in order. Times and timers'
   numbers are not compared.
 """
@@ -19,17 +21,19 @@ import re
 import tomllib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from ..actors.system import build, snapshot
 from ..messages.config import Config, of_table
 from ..messages.inputs import Input, TimerFired
 from ..messages.outputs import AnyOutput, CancelTimer, StartTimer
 from .comparison import Comparison
 from .logs import Log, Segment
-from .reader import Turn
+from .reader import EndKind, Turn
 from .stepping import Step, Stepper
 
 IGNORED = frozenset({"at_ns", "t_ns", "number"})
@@ -128,14 +132,40 @@ def what_if(log: Log, settings: list[str], *, accept_new_fields: bool = False) -
     """Replay the whole log with some settings changed. SettingError, ConfigError, LogError."""
     comparison = Comparison(accept_new_fields=accept_new_fields, ignored=IGNORED)
     for run in log.runs():
-        for step in _replayed(run, changed_config(run[0].header.config, settings)):
-            comparison.add(step.divergence())
+        for part in _without_gaps(run):
+            config = changed_config(part[0].header.config, settings)
+            comparison.carried_over += part[0].header.first_turn > 1
+            for step in _replayed(part, config, comparison):
+                comparison.add(step.divergence())
     return comparison
 
 
-def _replayed(run: tuple[Segment, ...], config: Config) -> Iterator[Step]:
+def _without_gaps(run: tuple[Segment, ...]) -> Iterator[tuple[Segment, ...]]:
+    """The parts of a run between which turns are missing: after each, its own snapshot counts."""
+    part = [run[0]]
+    for former, segment in pairwise(run):
+        if not segment.follows(former) or not _reaches(former, segment.header.first_turn):
+            yield tuple(part)
+            part = []
+        part.append(segment)
+    yield tuple(part)
+
+
+def _reaches(segment: Segment, first_turn: int) -> bool:
+    """Whether a segment's last turn is the one before that."""
+    with segment.read() as reader:
+        for _ in reader.turns():
+            pass
+    return reader.ending is not None and reader.ending.last_turn == first_turn - 1
+
+
+def _replayed(run: tuple[Segment, ...], config: Config, comparison: Comparison) -> Iterator[Step]:
     """Every turn of a run: the recorded ones, and the timers' on virtual time beside the recorded ones."""
-    stepper = Stepper(run[0].header, config)
+    header = run[0].header
+    if header.first_turn == 1:
+        # The run's beginning: not as the recorded configuration has it, but as this one does.
+        header = replace(header, snapshot=snapshot(build(config)))
+    stepper = Stepper(header, config)
     unknown = {
         (owner, name, number)
         for owner, state in stepper.runtime.states().items()
@@ -147,7 +177,7 @@ def _replayed(run: tuple[Segment, ...], config: Config) -> Iterator[Step]:
     owed: dict[_Key, deque[Turn]] = {}
     """And the other way round."""
     now_ns = 0
-    for ahead in _with_lookahead(_turns(run)):
+    for ahead in _with_lookahead(_turns(run, comparison)):
         turn = ahead[0]
         while (fired := timers.fire(ahead)) is not None:
             now_ns = max(now_ns, fired.at_ns)
@@ -199,10 +229,14 @@ def _with_lookahead(turns: Iterator[Turn]) -> Iterator[Sequence[Turn]]:
         ahead.popleft()
 
 
-def _turns(run: tuple[Segment, ...]) -> Iterator[Turn]:
+def _turns(run: tuple[Segment, ...], comparison: Comparison) -> Iterator[Turn]:
     for segment in run:
         with segment.read() as reader:
             yield from reader.turns()
+        if reader.ending is not None and reader.ending.kind is EndKind.DAMAGED:
+            comparison.damage = (
+                f"{segment.path}: damaged after turn {reader.ending.last_turn}: {reader.ending.text}"
+            )
 
 
 def _step(stepper: Stepper, beside: Turn, message: Input) -> Step:

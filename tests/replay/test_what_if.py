@@ -6,7 +6,7 @@ import pytest
 from fakes.commands import replay_arguments
 from fakes.recorded_session import record_session
 from fusioncharger.actors import connector
-from fusioncharger.app.replay_command import DIVERGED, IDENTICAL, USAGE, replay_command
+from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, USAGE, replay_command
 from fusioncharger.messages.config import ConfigError, of_table
 from fusioncharger.messages.outputs import ModePublished
 from fusioncharger.replay import divergence
@@ -147,3 +147,24 @@ def test_new_fields_are_accepted_if_that_is_wanted(
     assert "other colour" in capsys.readouterr().out
     assert replay_command(replay_arguments(log, "--accept-new-fields")) == IDENTICAL
     assert "fields that the recorded version did not have were ignored" in capsys.readouterr().out
+
+
+def test_a_run_begins_as_the_other_setting_has_it() -> None:
+    compared = what_if(open_logs([DEMO]), ["connectors[1].max_export_power_W=20000"])
+    assert compared.first is not None
+    assert compared.first.turn.number == 1
+    assert compared.carried_over == 0
+
+
+def test_of_a_log_that_begins_in_mid_run_it_is_said_what_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay_command(replay_arguments(IN_MID_RUN, "--set", "psu_port=777")) == IDENTICAL
+    assert "what the recorded settings had led to stays" in capsys.readouterr().out
+
+
+def test_a_cut_log_is_said_to_be_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(LINK_LOSS.read_bytes()[:-2000])
+    assert replay_command(replay_arguments(cut, "--set", "psu_port=777")) == DAMAGED
+    out = capsys.readouterr().out
+    assert "no difference: " in out
+    assert f"{cut}: damaged after turn " in out
