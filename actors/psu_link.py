@@ -160,6 +160,10 @@ class PsuLink(CoreActor[PsuLinkState]):
         self.start_timer(REPORT_TIMER, SECOND_NS)
 
     def _check_liveness(self) -> None:
+        if not self.state.connected:
+            # Connecting and the TLS handshake have time limits of their own, and always come to an end.
+            self.start_timer(LIVENESS_TIMER, self._liveness_ns)
+            return
         # One timer that looks back, instead of one that every ADU restarts.
         silent_ns = self.at_ns - self.state.heard_at_ns
         if silent_ns < self._liveness_ns:

@@ -2,6 +2,7 @@
 EVerest's (docs/everest.md)."""
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -58,6 +59,8 @@ def check_command(arguments: argparse.Namespace) -> int:
     if arguments.module is not None:
         arguments.usage_error("--module goes with --everest")
     rows = check(arguments.config, probe_psu=arguments.probe_psu)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the table comes whatever the terminal can show
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else None
     coloured = is_terminal and not os.environ.get("NO_COLOR")

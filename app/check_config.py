@@ -67,7 +67,7 @@ def check_file(path: Path) -> tuple[list[Row], Settings | None]:
         rows += [
             error("setting", f"{key}: {why}")
             for key, why in wrong.items()
-            if not any(key in line for line in said)
+            if not any(line.startswith((f"{key}:", f"{key} is missing")) for line in said)
         ]
         return rows, settings
     rows.append(ok("settings", "every key is known, every value allowed"))

@@ -331,3 +331,14 @@ def test_dropped_frames_are_logged_once_a_minute() -> None:
     assert core.feed(inputs.GooseFramesDropped(counts={"bad_hmac": 4}), 1) == []
     core.write("psu_running_mode", 1)
     assert only(core.feed(inputs.GooseFramesDropped(counts={"bad_crc": 1}), 59.5), outputs.LogWritten) != []
+
+
+def test_connecting_and_the_tls_handshake_may_take_longer_than_the_link_may_be_silent() -> None:
+    """They have limits of their own; silence counts from the connection on."""
+    core = Core(make_config(settings="modbus_timeout_s = 2\n")).start()
+    assert not only(core.advance(9.0), outputs.PsuDisconnectRequested)
+    core.connect()
+    assert core.connection == 1
+    assert not only(core.advance(1.9), outputs.PsuDisconnectRequested)
+    (given_up,) = only(core.advance(2.5), outputs.PsuDisconnectRequested)
+    assert given_up.reason == "nothing received for 2 s"

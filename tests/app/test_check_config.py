@@ -144,3 +144,12 @@ def test_the_table() -> None:
     coloured = render(rows, width=None, coloured=True)
     assert "\x1b[31merror\x1b[0m    bad" in coloured
     assert "\x1b[2J" not in coloured
+
+
+def test_a_wrong_value_is_not_hidden_by_a_list_of_known_keys(tmp_path):
+    """`unknown key qqqq; known here: …, psu_port, …` says nothing of psu_port."""
+    path = tmp_path / "site.toml"
+    path.write_text(f"qqqq = 1\nmodbus_timeout_s = 500\npsu_port = 70000\n{CONNECTOR}")
+    said = [row.detail for row in check_file(path)[0] if row.level is Level.ERROR]
+    for key in ("unknown key qqqq", "modbus_timeout_s: ", "psu_port: "):
+        assert len([text for text in said if text.startswith(key)]) == 1, said
