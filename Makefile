@@ -3,7 +3,8 @@
 # make lint   ruff, mypy, import-linter
 # make bench  the figures of docs/performance.md
 #
-# Each target sets up what it needs in .venv, from requirements-dev.txt (versions and hashes).
+# Each target sets up what it needs in .venv, from requirements-dev.txt (versions and hashes). That file is complete,
+# so pip need not resolve anything: without --no-deps, older ones refuse `coverage[toml]` once a newer coverage is out.
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,7 +27,7 @@ $(VENV)/.installed: requirements-dev.txt
 	    echo "python3 lacks the venv module. Install it first: sudo apt-get install python3-venv"; exit 1; \
 	  fi
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
