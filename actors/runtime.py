@@ -18,6 +18,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import pykka
@@ -63,7 +64,8 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._envelopes: deque[Any] = deque()
-        self._handed_out = False
+        self.one_allowed = False
+        """The next get() hands out one envelope."""
         self.on_put: Callable[[], None] = lambda: None
 
     def put(self, envelope: Any, /) -> None:
@@ -71,21 +73,16 @@ class _Mailbox:
         self.on_put()
 
     def get(self) -> Any:
-        if self._handed_out or not self._envelopes:
-            raise _StepDone
-        self._handed_out = True
-        return self._envelopes.popleft()
+        if self.one_allowed and self._envelopes:
+            self.one_allowed = False
+            return self._envelopes.popleft()
+        raise _StepDone
 
     def empty(self) -> bool:
         return not self._envelopes
 
-    def allow_one(self) -> None:
-        """The next get() hands out one envelope again."""
-        self._handed_out = False
-
     def allow_all(self) -> None:
         """A stopped actor's loop empties its mailbox."""
-        self._handed_out = False
         self.get = self._envelopes.popleft  # type: ignore[method-assign]
 
 
@@ -126,12 +123,16 @@ class CoreActor(pykka.Actor, Generic[S]):
         # Pykka's urn is a random uuid; names must be the same in every run.
         self.actor_urn = self.actor_ref.actor_urn = name
         self.state = state
+        self.is_in_turn = False
+        """It had a message in this turn, or in the last one, if there is none."""
         self.before = state
-        """The state at the beginning of the turn."""
+        """The state at the beginning of the turn, once the actor is in it."""
+        self.at_ns = 0
+        """Time of the turn, ns since start, once the actor is in it."""
         self._runtime = runtime
         mailbox = self.actor_inbox
-        assert isinstance(mailbox, _Mailbox)  # noqa: S101 - narrows the type; made three lines below
-        mailbox.on_put = lambda: runtime.ready(self)
+        assert isinstance(mailbox, _Mailbox)  # noqa: S101 - narrows the type; made a few lines below
+        mailbox.on_put = partial(runtime.ready.append, self)
         self._mailbox = mailbox
 
     @staticmethod
@@ -148,7 +149,7 @@ class CoreActor(pykka.Actor, Generic[S]):
 
     def step(self) -> None:
         """Take one message through Pykka's dispatch and error handling."""
-        self._mailbox.allow_one()
+        self._mailbox.one_allowed = True
         try:
             self._actor_loop_running()
         except _StepDone:
@@ -156,21 +157,12 @@ class CoreActor(pykka.Actor, Generic[S]):
         self._mailbox.allow_all()  # the loop ended: the actor was stopped or has failed
         self._actor_loop_teardown()
 
-    def finish_turn(self) -> None:
-        """`end_turn`, without the way through the mailbox: nothing can come between."""
-        try:
-            self.end_turn()
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises undoes the turn
-            self._runtime.handler_failed(self, error)
-
     def on_receive(self, message: Any) -> None:
-        match message:
-            case TimerFired(name=name, number=number):
-                if self.state.timers.get(name) == number:  # else it was cancelled or restarted meanwhile
-                    self._forget_timer(name)
-                    self.timer_fired(name)
-            case _:
-                self.handle(message)
+        if not isinstance(message, TimerFired):
+            self.handle(message)
+        elif self.state.timers.get(message.name) == message.number:  # else cancelled or restarted meanwhile
+            self._forget_timer(message.name)
+            self.timer_fired(message.name)
 
     def on_failure(self, _type: object, exception_value: BaseException | None, _traceback: object) -> None:
         if exception_value is not None:
@@ -190,22 +182,17 @@ class CoreActor(pykka.Actor, Generic[S]):
 
     # --- for subclasses ------------------------------------------------------------------------------------
 
-    @property
-    def at_ns(self) -> int:
-        """Time of this turn, ns since start."""
-        return self._runtime.at_ns
-
     def change(self, **fields: Any) -> None:
         """Replace fields of the state."""
         self.state = replace(self.state, **fields)
 
     def emit(self, output: AnyOutput) -> None:
         """Add an Output to this turn."""
-        self._runtime.emit(output)
+        self._runtime.outputs.append(output)
 
     def tell(self, actor: str, message: Internal) -> None:
         """Send a message to the actor of that name."""
-        self._runtime.tell(actor, message)
+        self._runtime.refs[actor].tell(message)
 
     def log(self, level: Level, text: str, connector: int = 0) -> None:
         """Add a line for the process log to this turn."""
@@ -254,15 +241,20 @@ class Runtime:
         """In the order in which the end of a turn goes round."""
         self._route = route
         self._safe_stop = safe_stop
-        self._ready: deque[CoreActor[Any]] = deque()
-        self._touched: dict[str, bool] = {}
-        self._outputs: list[AnyOutput] = []
+        self._in_turn: list[CoreActor[Any]] = []
+        """The actors that had a message in this turn, or in the last one, if there is none."""
         self._failure: Failure | None = None
         self._undone: dict[str, ActorState] = {}
         """The states before the last turn, if it failed: the actors have been made anew."""
         self._actors: dict[str, CoreActor[Any]] = {}
-        self._refs: dict[str, pykka.ActorRef[Any]] = {}
         self.at_ns = 0
+        # For the actors:
+        self.refs: dict[str, pykka.ActorRef[Any]] = {}
+        """By name. Names, not refs, are what actors know: a failed actor is replaced."""
+        self.ready: deque[CoreActor[Any]] = deque()
+        """Whose mailbox got a message, for each message, in FIFO order over all mailboxes."""
+        self.outputs: list[AnyOutput] = []
+        """Of this turn."""
         for spec in self._specs.values():
             spec.start(self, spec.name, spec.initial)
 
@@ -274,21 +266,24 @@ class Runtime:
         """
         self.at_ns = message.at_ns
         self._undone = {}
-        self._outputs = []
-        self._touched = dict.fromkeys(self._specs, False)
-        for actor in self._actors.values():
-            actor.before = actor.state
+        self.outputs = []
+        for actor in self._in_turn:
+            actor.is_in_turn = False
+        self._in_turn.clear()
         for name in self._route(message):
-            self._refs[name].tell(message)
+            self.refs[name].tell(message)
         self._drain()
-        for name in self._specs:
-            if self._touched[name] and self._failure is None:
-                self._actors[name].finish_turn()
+        for actor in self._actors.values():
+            if actor.is_in_turn and self._failure is None:
+                try:
+                    actor.end_turn()  # without the way through the mailbox: nothing can come between
+                except Exception as error:  # noqa: BLE001 - whatever a handler raises undoes the turn
+                    self.handler_failed(actor, error)
                 self._drain()
         if self._failure is not None:
             self._undone = self.states_before()
             return self._undo(self._undone, message, self._failure)
-        return tuple(self._outputs)
+        return tuple(self.outputs)
 
     def states(self) -> dict[str, ActorState]:
         """Every actor's state, by name, in fixed order."""
@@ -296,7 +291,9 @@ class Runtime:
 
     def states_before(self) -> dict[str, ActorState]:
         """Every actor's state before the last turn, which may have failed."""
-        return self._undone or {name: actor.before for name, actor in self._actors.items()}
+        return self._undone or {
+            name: actor.before if actor.is_in_turn else actor.state for name, actor in self._actors.items()
+        }
 
     def stop(self) -> None:
         """Stop all actors, as Pykka does it."""
@@ -309,33 +306,27 @@ class Runtime:
     def adopt(self, actor: CoreActor[Any]) -> None:
         """An actor starts. Pykka's refs and its registry are weak: this is what keeps the actor alive."""
         self._actors[actor.actor_urn] = actor
-        self._refs[actor.actor_urn] = actor.actor_ref
-
-    def ready(self, actor: CoreActor[Any]) -> None:
-        """A mailbox got a message."""
-        self._ready.append(actor)
-
-    def tell(self, name: str, message: Internal) -> None:
-        """Send a message to the actor of that name. Names, not refs: a failed actor is replaced."""
-        self._refs[name].tell(message)
-
-    def emit(self, output: AnyOutput) -> None:
-        """Add an Output to this turn."""
-        self._outputs.append(output)
+        self.refs[actor.actor_urn] = actor.actor_ref
 
     def handler_failed(self, actor: CoreActor[Any], error: BaseException) -> None:
         """A handler raised (the first one of a turn counts)."""
         if self._failure is None:
-            waiting = {waiting.actor_urn for waiting in self._ready}
-            concerned = tuple(name for name, touched in self._touched.items() if touched or name in waiting)
+            concerned = tuple(
+                name for name, other in self._actors.items() if other.is_in_turn or other in self.ready
+            )
             self._failure = Failure(actor.actor_urn, type(error).__name__, _reproducible(str(error)), concerned)
 
     # --- inside --------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        while self._ready and self._failure is None:
-            actor = self._ready.popleft()
-            self._touched[actor.actor_urn] = True
+        ready = self.ready
+        while ready and self._failure is None:
+            actor = ready.popleft()
+            if not actor.is_in_turn:
+                actor.is_in_turn = True
+                actor.before = actor.state
+                actor.at_ns = self.at_ns
+                self._in_turn.append(actor)
             actor.step()
 
     def _undo(
@@ -343,10 +334,11 @@ class Runtime:
     ) -> tuple[AnyOutput, ...]:
         safe_states, outputs = self._safe_stop(states, message, failure)
         self._failure = None
-        self._ready.clear()
+        self.ready.clear()
+        self._in_turn.clear()
         # Every actor is made anew: the failed one is stopped, and the others' mailboxes may hold messages.
         for name, spec in self._specs.items():
-            if self._refs[name].is_alive():
+            if self.refs[name].is_alive():
                 self._actors[name]._stop()  # noqa: SLF001 - at once, without working off the mailbox
             spec.start(self, name, safe_states[name])
         return outputs

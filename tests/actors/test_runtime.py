@@ -188,8 +188,8 @@ def test_ask_is_answered_by_running_the_actor() -> None:
 def test_names_are_stable_and_actors_stay_alive() -> None:
     runtime = make_runtime()
     assert list(runtime.states()) == ["a", "b", "c"]
-    assert [ref.actor_urn for ref in runtime._refs.values()] == ["a", "b", "c"]
-    assert all(ref.is_alive() for ref in runtime._refs.values())
+    assert [ref.actor_urn for ref in runtime.refs.values()] == ["a", "b", "c"]
+    assert all(ref.is_alive() for ref in runtime.refs.values())
 
 
 def test_fan_in_has_one_order() -> None:
@@ -261,4 +261,4 @@ def test_timers_count_by_number() -> None:
 def test_stop_stops_all() -> None:
     runtime = make_runtime()
     runtime.stop()
-    assert not any(ref.is_alive() for ref in runtime._refs.values())
+    assert not any(ref.is_alive() for ref in runtime.refs.values())
