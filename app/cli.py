@@ -5,6 +5,7 @@ demo's and the mock's libraries are none of its business.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,12 @@ COMMANDS = {
 
 EXIT_BROKEN_PIPE = 141
 """As a shell shows a process that SIGPIPE ended."""
+
+EXIT_INTERRUPTED = 130
+"""As a shell shows a process that SIGINT ended."""
+
+EXIT_NOT_PRINTED = 1
+_CANNOT_PRINT = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 """What adds a command's options, and what carries it out."""
@@ -93,6 +100,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = carry_out(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has had enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:  # run, mock and --follow end by it in order, and do not come here
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        # Commands say themselves which file they cannot write; this is standard output, on a disk that is full.
+        if arguments.command == "run" or error.errno not in _CANNOT_PRINT:
+            raise
+        _print_no_more()
+        print(f"standard output: cannot be written: {error.strerror}", file=sys.stderr)
+        return EXIT_NOT_PRINTED
     return code
+
+
+def _print_no_more() -> None:
+    """What is still in the buffer would fail again as the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,6 +14,7 @@ from ..replay.moments import Moment, MomentError, parse_moment
 from ..replay.reader import DamagedLogError, LogError, UnsupportedFormatError
 from ..replay.view.drawing import Picture, TooLongError, draw
 from ..replay.view.page import page
+from .export_files import OutputError, check_output, new_path
 from .progress import progress
 
 WRITTEN = 0
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the picture begins: a turn (1234), a time (2026-11-24T10:00:05Z, or 10:00:05), or +seconds",
     )
     parser.add_argument("--until", type=_moment, metavar="MOMENT", help="where it ends, likewise")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
 
 
 def _moment(text: str) -> Moment:
@@ -51,8 +53,11 @@ def view_command(arguments: argparse.Namespace) -> int:
     started_s = time.monotonic()
     try:
         log = open_logs(arguments.log)
+        check_output(output, log, force=arguments.force)
         with progress("drawing", sum(segment.size_bytes for segment in log.segments)) as advance:
             picture = draw(log, arguments.begin, arguments.until, advance)
+        with new_path(output) as partial:
+            partial.write_text(page(picture, _named(arguments.log)), "utf-8")
     except (MomentError, TooLongError) as error:
         print(f"{_named(arguments.log)}: {error}", file=sys.stderr)
         return USAGE
@@ -60,22 +65,16 @@ def view_command(arguments: argparse.Namespace) -> int:
         print(f"{error}: not supported", file=sys.stderr)
         return UNSUPPORTED
     except DamagedLogError as error:
-        print(f"{error}: damaged, nothing can be drawn; `fusioncharger log recover` may help", file=sys.stderr)
+        print(f"{error}: no turn of it is whole, so there is nothing to draw", file=sys.stderr)
         return DAMAGED
-    except LogError as error:
+    except (LogError, OutputError) as error:
         print(error, file=sys.stderr)
         return USAGE
-    text = page(picture, _named(arguments.log))
-    try:
-        output.write_text(text, "utf-8")
-    except OSError as error:
-        print(f"{output}: cannot be written: {error.strerror}", file=sys.stderr)
-        return USAGE
-    _conclude(picture, output, len(text), time.monotonic() - started_s)
+    _conclude(picture, output, time.monotonic() - started_s)
     return DAMAGED if picture.cut else WRITTEN
 
 
-def _conclude(picture: Picture, output: Path, size_bytes: int, took_s: float) -> None:
+def _conclude(picture: Picture, output: Path, took_s: float) -> None:
     for note in picture.notes:
         print(note)
     turns = picture.collector.table.rows
@@ -85,7 +84,7 @@ def _conclude(picture: Picture, output: Path, size_bytes: int, took_s: float) ->
         verdict = f"{picture.collector.differing} of them differ when they are replayed"
     else:
         verdict = "replayed as recorded"
-    print(f"{output}: {turns} turns, {verdict}; {size_bytes / 1e6:.1f} MB, {took_s:.1f} s")
+    print(f"{output}: {turns} turns, {verdict}; {output.stat().st_size / 1e6:.1f} MB, {took_s:.1f} s")
 
 
 def _named(paths: list[Path]) -> str:

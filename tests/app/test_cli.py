@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+LOG = Path(__file__).parents[1] / "sessions" / "setpoint-kept-after-off.mcap"
 CONNECTOR = """
 [[connectors]]
 global_connector_number = 1
@@ -100,6 +102,34 @@ def test_output_that_nobody_reads_to_its_end(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
+
+
+def test_output_to_a_disk_that_is_full() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fusioncharger", "log", "info", str(LOG)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "standard output: cannot be written: No space left on device\n"
+
+
+def test_ctrl_c_ends_a_command_without_a_word() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fusioncharger", "replay", str(LOG), "--speed", "0.001"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # it is at work, and waits for the second turn's time
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert said == b""
 
 
 def test_an_empty_password_file(tmp_path: Path) -> None:

@@ -142,7 +142,29 @@ def test_no_such_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_place_that_cannot_be_written(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "none" / "x.html"
     assert command(log, "-o", output) == USAGE
-    assert capsys.readouterr().err == f"{output}: cannot be written: No such file or directory\n"
+    assert capsys.readouterr().err == f"{output}: there is no directory {output.parent}\n"
+
+
+def test_neither_a_log_nor_another_file_is_written_over(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = log.read_bytes()
+    assert command(log, "-o", log, "--force") == USAGE
+    assert capsys.readouterr().err == f"{log}: is the log itself; write to another file\n"
+    assert log.read_bytes() == recorded
+    output = tmp_path / "x.html"
+    output.write_text("mine")
+    assert command(log, "-o", output) == USAGE
+    assert capsys.readouterr().err == f"{output}: is there already; --force replaces it\n"
+    assert output.read_text() == "mine"
+    assert command(log, "-o", output, "--force") == WRITTEN
+    assert output.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_an_empty_file_is_no_log_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.mcap").touch()
+    assert command(tmp_path / "empty.mcap", "-o", tmp_path / "x.html") == DAMAGED
+    assert "empty.mcap: the file is empty: no turn of it is whole" in capsys.readouterr().err
 
 
 def test_a_cut_log_is_drawn_and_said_to_be_cut(
