@@ -67,8 +67,9 @@ def clamped(setpoint: Setpoint, now: Capabilities) -> Setpoint:
     if max_v <= 0 or max_a <= 0 or setpoint.voltage_v <= 0 or setpoint.current_a <= 0:
         return NO_POWER
     at_least_a = as_f32(now.min_export_current_A)
-    asked = Setpoint(min(setpoint.voltage_v, max_v), min(max(setpoint.current_a, at_least_a), max_a))
-    return NO_POWER if is_below_minimum(asked, now) else asked
+    if not (setpoint.voltage_v <= max_v and at_least_a <= setpoint.current_a <= max_a):
+        setpoint = Setpoint(min(setpoint.voltage_v, max_v), min(max(setpoint.current_a, at_least_a), max_a))
+    return NO_POWER if is_below_minimum(setpoint, now) else setpoint
 
 
 def _shown(value: float) -> float:

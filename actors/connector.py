@@ -252,19 +252,20 @@ class Connector(ConnectorAtPsu):
         before = self.before
         if self.state is before:
             return
-        if is_supplying(before) != is_supplying(self.state):
-            since_ns = self.at_ns if is_supplying(self.state) else None
-            self.change(measured=replace(self.state.measured, supplying_since_ns=since_ns))
+        if before.phase is not self.state.phase or before.mode_phase is not self.state.mode_phase:
+            self._note_supply(before)
         now = self.state
-        self._log_mode_phase(before, now)
         self._push_registers(before, now)
         self._issue_goose()
         self._tell_everest()
         self._push_datapoints(before, now)
 
-    def _log_mode_phase(self, before: ConnectorState, now: ConnectorState) -> None:
-        if before.mode_phase is not now.mode_phase:
-            self.log(Level.INFO, f"mode-phase {now.mode_phase.value}", self._number)
+    def _note_supply(self, before: ConnectorState) -> None:
+        if is_supplying(before) != is_supplying(self.state):
+            since_ns = self.at_ns if is_supplying(self.state) else None
+            self.change(measured=replace(self.state.measured, supplying_since_ns=since_ns))
+        if before.mode_phase is not self.state.mode_phase:
+            self.log(Level.INFO, f"mode-phase {self.state.mode_phase.value}", self._number)
 
     def _push_registers(self, before: ConnectorState, now: ConnectorState) -> None:
         changed = {f"{self._number}/{name}": words for name, words in changed_registers(before, now).items()}

@@ -203,19 +203,16 @@ def _f32_words(value: float | None) -> tuple[int, int]:
 
 def datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
     """The telemetry values that follow from the state (behaviour.md §7, connector/N/dispenser_to_psu)."""
-    return _as_shown({**_asked_datapoints(state), **state.measured.datapoints()})
+    return _as_shown({**_asked_datapoints(state), **_applied_datapoints(state), **state.measured.datapoints()})
 
 
 def changed_datapoints(before: ConnectorState, now: ConnectorState) -> dict[str, TelemetryValue]:
     """Those that differ from the ones before."""
     changed: dict[str, TelemetryValue] = {}
-    if (
-        before.setpoint is not now.setpoint
-        or before.capabilities is not now.capabilities
-        or before.last_request is not now.last_request
-        or before.bsp_event is not now.bsp_event
-    ):
+    if before.last_request is not now.last_request or before.bsp_event is not now.bsp_event:
         changed |= _differing(_asked_datapoints(before), _asked_datapoints(now))
+    if before.setpoint is not now.setpoint or before.capabilities is not now.capabilities:
+        changed |= _differing(_applied_datapoints(before), _applied_datapoints(now))
     if before.measured is not now.measured:
         changed |= _differing(before.measured.datapoints(), now.measured.datapoints())
     return _as_shown(changed)
@@ -223,11 +220,16 @@ def changed_datapoints(before: ConnectorState, now: ConnectorState) -> dict[str,
 
 def _asked_datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
     request = state.last_request
-    now = applied(state)
     return {
         "bsp_event": state.bsp_event.value if state.bsp_event else None,
         "everest_mode": request.mode.value if request else None,
         "everest_phase": request.charging_phase.value if request else None,
+    }
+
+
+def _applied_datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
+    now = applied(state)
+    return {
         "export_voltage": now.voltage_v,
         "export_current": now.current_a,
     }

@@ -132,6 +132,8 @@ class DispenserAlarms(CoreActor[DispenserAlarmsState]):
             )
 
     def end_turn(self) -> None:
+        if self.state is self.before:
+            return
         old = alarms(self.before, len(self._connector_nos))
         now = alarms(self.state, len(self._connector_nos))
         changed = {key: value for key, value in now.items() if old[key] != value}

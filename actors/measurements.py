@@ -7,6 +7,8 @@
 The PSU measures no voltage, so a source that falls silent is dangerous: what it said last must not look new.
 """
 
+from typing import Any
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -93,16 +95,14 @@ class Measurements(Struct, frozen=True):
 def measured(state: Measurements, devices: Sources, device: str, reading: Reading) -> Measurements:
     """A device spoke. OverflowError if a value is beyond an f32: that is no measurement."""
     voltage_v, current_a = as_f32(reading.voltage_v), as_f32(reading.current_a)
-    now = replace(
-        state,
-        readings={**state.readings, device: reading},
-        silent=tuple(other for other in state.silent if other != device),
-    )
+    changes: dict[str, Any] = {"readings": {**state.readings, device: reading}}
+    if device in state.silent:
+        changes["silent"] = tuple(other for other in state.silent if other != device)
     if device == devices.upstream:
-        now = replace(now, upstream_v=voltage_v, upstream_silent=False)
+        changes |= {"upstream_v": voltage_v, "upstream_silent": False}
     if device == METER:
-        now = replace(now, output_v=voltage_v, output_a=current_a, output_silent=False)
-    return now
+        changes |= {"output_v": voltage_v, "output_a": current_a, "output_silent": False}
+    return replace(state, **changes)
 
 
 def newly_silent(state: Measurements, devices: Sources, at_ns: int) -> tuple[str, ...]:

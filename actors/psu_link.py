@@ -70,7 +70,7 @@ FAILURES_KEPT = 8
 ILLEGAL_ADDRESS = 0x02
 ADDRESS_SPACE = 0x10000
 
-# A change of one of these is reported at once (protocol.md §2.1).
+# A change of one of these registers is reported at once (protocol.md §2.1).
 _REPORTED_AT_ONCE = {
     "door_status_alarm",
     "water_alarm",
@@ -93,6 +93,9 @@ class PsuLink(CoreActor[PsuLinkState]):
         self._connector_nos = [connector.global_connector_number for connector in config.connectors]
         self._liveness_ns = int(config.modbus_timeout_s * SECOND_NS)
         self._reported = [register for register in self._map.registers if register.report is not None]
+        self._reported_at_once = {
+            register.key for register in self._map.registers if register.name in _REPORTED_AT_ONCE
+        }
 
     def handle(self, message: Any) -> None:
         match message:
@@ -336,8 +339,7 @@ class PsuLink(CoreActor[PsuLinkState]):
 
     def _registers_changed(self, values: dict[str, tuple[int, ...]]) -> None:
         self.change(registers={**self.state.registers, **values})
-        at_once = any(self._map.by_key[key].name in _REPORTED_AT_ONCE for key in values)
-        if at_once and self.state.connected:
+        if self.state.connected and not self._reported_at_once.isdisjoint(values):
             self.change(report_due=True)
 
     def end_turn(self) -> None:

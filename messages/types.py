@@ -7,7 +7,14 @@ everything else is a string enum, so that a log reads well.
 from enum import Enum, IntEnum
 
 
-class ConnectorPhase(Enum):
+class Named(Enum):
+    """A string enum. Its members are compared by identity, so their hash may be the object's: Enum's own is
+    Python code, and the tables of the state machine are looked up in every turn."""
+
+    __hash__ = object.__hash__
+
+
+class ConnectorPhase(Named):
     """State of a connector (behaviour.md §1)."""
 
     CAR_DISCONNECTED = "CarDisconnected"
@@ -19,7 +26,7 @@ class ConnectorPhase(Enum):
     COMPLETED = "Completed"
 
 
-class ModePhase(Enum):
+class ModePhase(Named):
     """What EVerest wants of a connector, mode and charging phase in one (behaviour.md §1)."""
 
     OFF = "Off"

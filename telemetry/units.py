@@ -7,6 +7,7 @@ from functools import lru_cache
 from ..messages.goose import bits_of_float, float_of_bits
 
 KILO = Decimal(1000)
+SMALLEST_NORMAL_F32 = 2.0**-126
 
 
 def shortest_f32(value: float) -> float | None:
@@ -21,7 +22,9 @@ def shortest_f32(value: float) -> float | None:
 @lru_cache(maxsize=4096)
 def _shortest_f32(value: float) -> float:
     bits = bits_of_float(value)
-    for digits in range(1, 10):
+    # Six digits say less than an f32 holds. So what reads back with them is the shortest decimal already, and
+    # where it does not, fewer digits do not either; the subnormal ones hold less, and are tried from one on.
+    for digits in range(6 if abs(value) >= SMALLEST_NORMAL_F32 else 1, 10):
         candidate = float(f"{value:.{digits}g}")
         try:
             if bits_of_float(candidate) == bits:

@@ -28,6 +28,12 @@ def test_it_reads_back_to_the_same_f32(value: float) -> None:
     assert f32(printed) == value
 
 
+@given(st.floats(width=32, min_value=-(2.0**120), max_value=2.0**120))
+def test_no_decimal_of_fewer_digits_reads_back(value: float) -> None:
+    decimals = (float(f"{value:.{digits}g}") for digits in range(1, 10))
+    assert shortest_f32(value) == next(decimal for decimal in decimals if f32(decimal) == value)
+
+
 def test_no_numbers_are_null() -> None:
     for value in (math.nan, math.inf, -math.inf):
         assert shortest_f32(value) is None
