@@ -80,26 +80,27 @@ class Connector(ConnectorAtPsu):
 
     def handle(self, message: Any) -> None:
         match message:
-            case SecondPassed():
-                self._second()
+            # The frequent ones first.
+            case inputs.PowermeterMeasured():
+                self._measured(METER, Reading(message.voltage_v, message.current_a, self.at_ns))
+            case inputs.IsolationMeasured():
+                self._measured(IMD, Reading(message.voltage_v, 0.0, self.at_ns))
             case inputs.SetpointRequested():
                 self._set(message)
             case inputs.ModeRequested():
                 self._request(ModeRequest(message.mode, message.charging_phase))
             case inputs.HeartbeatReceived():
                 self._heartbeat(message)
+            case SecondPassed():
+                self._second()
             case inputs.ImportSetpointRequested():
                 self._refuse("import setpoint refused: the power unit cannot import")
             case inputs.BspEventReceived(event=event):
                 self._bsp_event(event)
             case inputs.SessionEventReceived():
                 self._session_event(message)
-            case inputs.IsolationMeasured(voltage_v=voltage_v):
-                self._measured(IMD, Reading(voltage_v, 0.0, self.at_ns))
-            case inputs.OverVoltageMeasured(voltage_v=voltage_v):
-                self._measured(OVM, Reading(voltage_v, 0.0, self.at_ns))
-            case inputs.PowermeterMeasured(voltage_v=voltage_v, current_a=current_a):
-                self._measured(METER, Reading(voltage_v, current_a, self.at_ns))
+            case inputs.OverVoltageMeasured():
+                self._measured(OVM, Reading(message.voltage_v, 0.0, self.at_ns))
             case _:
                 self._handle_rest(message)
 

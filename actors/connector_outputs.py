@@ -21,6 +21,8 @@ from .connector_errors import (
 )
 from .connector_state import ConnectorState, Content
 
+_RUNNING = int(PsuRunningMode.RUNNING)
+
 ST_NUM_MAX = 0xFFFFFFFF
 
 
@@ -60,7 +62,7 @@ def faults(state: ConnectorState) -> tuple[Fault, ...]:
     found = []
     if not state.link_ready or (state.resuming and not state.resume_overdue):
         found.append(Fault(*COMMUNICATION_FAULT, "Communication error"))
-    if state.psu_running_mode != PsuRunningMode.RUNNING:
+    if state.psu_running_mode != _RUNNING:
         found.append(Fault(*PSU_NOT_RUNNING, "The power unit is not running"))
     if not are_received(state.capabilities):
         found.append(Fault(*CAPABILITIES_NOT_RECEIVED, "The power unit's ratings are not received"))
@@ -70,7 +72,8 @@ def faults(state: ConnectorState) -> tuple[Fault, ...]:
         found.append(Fault(*ALLOCATION_FAILED, "Module placeholder allocation failed"))
     if state.journal_lost:
         found.append(Fault(*JOURNAL_UNAVAILABLE, state.journal_lost))
-    found += [alarm_fault(key, value) for key, value in state.psu_alarms.items()]
+    for key, value in state.psu_alarms.items():
+        found.append(alarm_fault(key, value))
     return tuple(found)
 
 

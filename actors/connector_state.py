@@ -4,15 +4,14 @@ Everything here is a pure function of the state, so the connector's handlers onl
 end of a turn compares what followed from it before with what follows now (actors/connector.py).
 """
 
+import struct
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from ..messages.config import Config
 from ..messages.everest import Capabilities, ModeRequest
-from ..messages.goose import bits_of_float
 from ..messages.outputs import TelemetryValue
 from ..messages.types import (
     BspEvent,
@@ -30,6 +29,9 @@ from .measurements import Measurements
 from .runtime import ActorState
 
 T = TypeVar("T")
+
+_F32 = struct.Struct(">f")
+_WORDS = struct.Struct(">HH")
 
 
 class Content(Struct, frozen=True):
@@ -152,7 +154,13 @@ def is_supplying(state: ConnectorState) -> bool:
 
 def registers(state: ConnectorState) -> dict[str, tuple[int, ...]]:
     """The registers that follow from the state: name to words."""
-    return {**_state_registers(state), **_measured_registers(_measured_values(state.measured))}
+    measured = state.measured
+    return {
+        **_state_registers(state),
+        "output_voltage": _f32_words(measured.output_v),
+        "output_current": _f32_words(measured.output_a),
+        "contactor_upstream_voltage": _f32_words(measured.upstream_v),
+    }
 
 
 def changed_registers(before: ConnectorState, now: ConnectorState) -> dict[str, tuple[int, ...]]:
@@ -165,8 +173,7 @@ def changed_registers(before: ConnectorState, now: ConnectorState) -> dict[str, 
     ):
         changed |= _differing(_state_registers(before), _state_registers(now))
     if before.measured is not now.measured:
-        measured = _differing(_measured_values(before.measured), _measured_values(now.measured))
-        changed |= _measured_registers(measured)
+        changed |= _changed_measured_registers(before.measured, now.measured)
     return changed
 
 
@@ -180,25 +187,23 @@ def _state_registers(state: ConnectorState) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _measured_registers(values: Mapping[str, float | None]) -> dict[str, tuple[int, ...]]:
-    return {name: _f32_words(value) for name, value in values.items()}
-
-
-def _measured_values(measured: Measurements) -> dict[str, float | None]:
-    return {
-        "output_voltage": measured.output_v,
-        "output_current": measured.output_a,
-        "contactor_upstream_voltage": measured.upstream_v,
-    }
+def _changed_measured_registers(before: Measurements, now: Measurements) -> dict[str, tuple[int, ...]]:
+    changed: dict[str, tuple[int, ...]] = {}
+    if before.output_v != now.output_v:
+        changed["output_voltage"] = _f32_words(now.output_v)
+    if before.output_a != now.output_a:
+        changed["output_current"] = _f32_words(now.output_a)
+    if before.upstream_v != now.upstream_v:
+        changed["contactor_upstream_voltage"] = _f32_words(now.upstream_v)
+    return changed
 
 
 def _differing(before: Mapping[str, T], now: Mapping[str, T]) -> dict[str, T]:
     return {key: value for key, value in now.items() if before[key] != value}
 
 
-@lru_cache(maxsize=4096)
-def _f32_words(value: float | None) -> tuple[int, int]:
-    return divmod(bits_of_float(value or 0.0), 0x10000)
+def _f32_words(value: float | None) -> tuple[int, ...]:
+    return _WORDS.unpack(_F32.pack(value or 0.0))
 
 
 def datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:

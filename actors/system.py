@@ -86,41 +86,39 @@ def _start(actor: Any, **arguments: object) -> Callable[[Runtime, str, Any], obj
 def _router(config: Config) -> Callable[[inputs.Input], Iterable[str]]:
     """Where Inputs go: names of actors. What names a connector that there is not goes nowhere."""
     connectors = [connector_name(number) for number in range(1, len(config.connectors) + 1)]
+    by_number = {number: (name,) for number, name in enumerate(connectors, 1)}
     by_global = {
-        connector.global_connector_number: name
+        connector.global_connector_number: (name,)
         for connector, name in zip(config.connectors, connectors, strict=True)
     }
     to_psu_link = (PSU_LINK,)
     everyone = (*connectors, DISPENSER_ALARMS, PSU_LINK, TELEMETRY_PUBLISHER)
+    by_owner = {name: (name,) for name in everyone}
 
     def route(message: inputs.Input) -> Iterable[str]:
         match message:
             # The frequent ones first.
             case inputs.RegistersWritten() | inputs.RegistersRead():
                 return to_psu_link
-            case inputs.TimerFired(owner=owner):
-                return (owner,) if owner in everyone else ()
+            case inputs.TimerFired():
+                return by_owner.get(message.owner, ())
             case (
-                inputs.HeartbeatReceived()
+                inputs.PowermeterMeasured()
+                | inputs.IsolationMeasured()
                 | inputs.SetpointRequested()
+                | inputs.HeartbeatReceived()
                 | inputs.ModeRequested()
                 | inputs.BspEventReceived()
                 | inputs.ImportSetpointRequested()
                 | inputs.HmacKeyReceived()
                 | inputs.SessionEventReceived()
-                | inputs.IsolationMeasured()
                 | inputs.OverVoltageMeasured()
-                | inputs.PowermeterMeasured()
-                | inputs.BspErrorRaised()
-                | inputs.BspErrorCleared()
             ):
-                name = connector_name(message.connector)
-                if name not in connectors:
-                    return ()
-                is_error = isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared)
-                return (DISPENSER_ALARMS,) if is_error else (name,)
-            case inputs.PowerRequestReplyReceived(connector_no=connector_no):
-                return (by_global[connector_no],) if connector_no in by_global else ()
+                return by_number.get(message.connector, ())
+            case inputs.PowerRequestReplyReceived():
+                return by_global.get(message.connector_no, ())
+            case inputs.BspErrorRaised() | inputs.BspErrorCleared():
+                return (DISPENSER_ALARMS,) if message.connector in by_number else ()
             case inputs.ActiveErrorsReceived():
                 return (DISPENSER_ALARMS,)
             case inputs.BrokerConnected() | inputs.BrokerDisconnected():
