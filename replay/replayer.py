@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from ..actors.runtime import ActorState
+from ..messages.outputs import AnyOutput
 from .divergence import Divergence, differs
-from .reader import LogReader, Turn
+from .reader import LogReader, RecordedOutput, Turn
 from .stepping import described, recorded_config, restored
 
 
@@ -42,21 +43,31 @@ def replay(log: LogReader) -> Replay:
         except Exception as error:  # noqa: BLE001 - whatever the core raises is what the replay found
             divergence = Divergence(turn, (), runtime.states_before(), runtime.states(), described(error))
             return Replay(turns, outputs, divergence, altered)
-        expected = turn.outputs
-        missing = len(actual) - len(expected)
-        if missing < 0 or (missing and turn.complete) or any(map(differs, expected, actual)):
-            return Replay(
-                turns, outputs, Divergence(turn, actual, runtime.states_before(), runtime.states()), altered
-            )
-        if missing:
-            unfinished = (
-                f"the log ends in turn {turn.number} before all its outputs were handed over: "
-                f"{len(expected)} of {len(actual)} are recorded"
-            )
-        altered = altered or _altered(turn)
+        if not _is_as_recorded(actual, turn.outputs):
+            expected = turn.outputs
+            missing = len(actual) - len(expected)
+            if missing < 0 or (missing and turn.complete) or any(map(differs, expected, actual)):
+                divergence = Divergence(turn, actual, runtime.states_before(), runtime.states())
+                return Replay(turns, outputs, divergence, altered)
+            if missing:
+                unfinished = (
+                    f"the log ends in turn {turn.number} before all its outputs were handed over: "
+                    f"{len(expected)} of {len(actual)} are recorded"
+                )
+            altered = altered or _altered(turn)
         turns += 1
-        outputs += len(expected)
+        outputs += len(turn.outputs)
     return Replay(turns, outputs, None, altered, unfinished, runtime.states())
+
+
+def _is_as_recorded(actual: tuple[AnyOutput, ...], recorded: tuple[RecordedOutput, ...]) -> bool:
+    """Whether that is all there is to say of a turn, as it mostly is: all Outputs are there, whole and the same."""
+    if len(actual) != len(recorded):
+        return False
+    for output, one in zip(actual, recorded, strict=True):
+        if not one.intact or differs(one, output):
+            return False
+    return True
 
 
 def _altered(turn: Turn) -> str:
