@@ -77,7 +77,7 @@ def view_command(arguments: argparse.Namespace) -> int:
 def _conclude(picture: Picture, output: Path, took_s: float) -> None:
     for note in picture.notes:
         print(note)
-    turns = picture.collector.table.rows
+    turns = picture.collector.turns
     if not picture.replayed:
         verdict = "not replayed"
     elif picture.collector.differing:

@@ -116,12 +116,6 @@ class Bands:
         if state.setpoint is None:
             point(at_us, number, "setpoint_v", None)
             point(at_us, number, "setpoint_a", None)
-        if state.measured.output_silent:
-            point(at_us, number, "output_v", None)
-            point(at_us, number, "output_a", None)
-        if state.measured.upstream_silent:
-            point(at_us, number, "imd_v", None)
-            point(at_us, number, "ovm_v", None)
 
     def _link(self, at_us: int, state: PsuLinkState, shown: PsuLinkState | None) -> None:
         self._timeline.set_band(at_us, SYSTEM, "link", state.phase.value, LINK_TONES[state.phase])

@@ -7,17 +7,18 @@ from msgspec import Struct
 
 from ..log_format import SegmentHeader
 from ..logs import Log, Segment
-from ..moments import Moment, MomentError, Target, resolve
+from ..moments import Moment, MomentError, Target, resolve, utc_text
 from ..reader import EndKind, LogError, LogReader, UnsupportedFormatError
 from ..stepping import Stepper
 from .timeline import Collector
 
-TURN_LIMIT = 400_000
-"""Of one picture: about five hours of four charging connectors. A browser holds more, a person does not."""
+TURN_LIMIT = 300_000
+"""Of a picture that has them all: about three hours of four busy connectors, 30 MB. What is longer gets an
+overview, which has at most so many turns that changed something."""
 
 
 class TooLongError(Exception):
-    """More turns than one picture holds. The text is for the user."""
+    """More turns than a picture holds. The text is for the user."""
 
 
 class Picture(Struct, frozen=True):
@@ -57,30 +58,88 @@ def draw(
 
     MomentError, TooLongError, LogError.
     """
-    first = resolve(log, begin) if begin is not None else None
-    last = resolve(log, until) if until is not None else None
-    connector_nos = _connector_nos(log)
-    drawing = _Drawing(Collector(connector_nos), first, last, turn_limit, advance)
+    part = _Part(
+        resolve(log, begin) if begin is not None else None, resolve(log, until) if until is not None else None
+    )
+    if part.is_upside_down:
+        msg = "the part ends before it begins: from {} until {}".format(
+            *(one.text for one in (begin, until) if one)
+        )
+        raise MomentError(msg)
+    if part.turns_at_least(log) <= turn_limit:
+        done_bytes = 0
+
+        def count(more_bytes: int) -> None:
+            nonlocal done_bytes
+            done_bytes += more_bytes
+            advance(more_bytes)
+
+        try:
+            return _draw(log, part, _Drawing(Collector(_connector_nos(log)), part, turn_limit, count))
+        except TooLongError:
+            advance(
+                -done_bytes
+            )  # how many turns an unfinished segment has is only known now: from the beginning
+    overview = Collector(_connector_nos(log), is_overview=True)
+    return _draw(log, part, _Drawing(overview, part, turn_limit, advance))
+
+
+class _Part(Struct, frozen=True):
+    """What is drawn of a log."""
+
+    first: Target | None
+    last: Target | None
+
+    @property
+    def is_upside_down(self) -> bool:
+        """Whether it surely ends before it begins; a turn and a time are only compared as they are read."""
+        first, last = self.first, self.last
+        if first is None or last is None:
+            return False
+        if first.turn is not None and last.turn is not None:
+            return (first.segment, first.turn) > (last.segment, last.turn)
+        return first.utc_ns is not None and last.utc_ns is not None and first.utc_ns > last.utc_ns
+
+    def holds(self, index: int) -> bool:
+        """Whether anything of that segment is drawn."""
+        return (self.first is None or index >= self.first.segment) and (
+            self.last is None or index <= self.last.segment
+        )
+
+    def holds_whole(self, index: int) -> bool:
+        """Whether all of it is."""
+        return (self.first is None or index > self.first.segment) and (
+            self.last is None or index < self.last.segment
+        )
+
+    def turns_at_least(self, log: Log) -> int:
+        """As far as the segments tell without being read."""
+        return sum(
+            segment.summary.turns
+            for index, segment in enumerate(log.segments)
+            if segment.summary is not None and self.holds_whole(index)
+        )
+
+
+def _draw(log: Log, part: _Part, drawing: "_Drawing") -> Picture:
     for path, why in log.unreadable:
         drawing.notes.add(f"{path.name} is left out: {why}")
     former: Segment | None = None
     for index, segment in enumerate(log.segments):
-        if first is not None and index < first.segment:
-            continue
-        if last is not None and index > last.segment:
-            break
-        drawing.segment(segment, former, index)
-        former = segment
+        if part.holds(index):
+            drawing.segment(segment, former, index)
+            former = segment
     collector = drawing.collector
     collector.end(drawing.ending)
     if not collector.table.rows:
-        msg = "there is no turn in this part of the log" if first or last else "there is no turn in the log"
-        raise MomentError(msg)
+        raise MomentError(drawing.nothing(log))
     if drawing.ending:
         drawing.notes.add(f"The log ends early: {drawing.ending}.")
+    if collector.is_overview:
+        drawing.tell_of_overview()
     return Picture(
         collector,
-        connector_nos,
+        _connector_nos(log),
         tuple(dict.fromkeys(segment.header.versions.get("fusioncharger", "?") for segment in log.segments)),
         tuple(drawing.notes.texts),
         drawing.replayed,
@@ -92,8 +151,7 @@ class _Drawing:
     def __init__(
         self,
         collector: Collector,
-        first: Target | None,
-        last: Target | None,
+        part: _Part,
         turn_limit: int,
         advance: Callable[[int], None],
     ) -> None:
@@ -103,8 +161,9 @@ class _Drawing:
         """Why the log breaks off where it does."""
         self.replayed = 0
         self._last_turn = 0
-        self._first = first
-        self._last = last
+        self._end_utc_ns = 0
+        """Of the last turn that was read."""
+        self._part = part
         self._turn_limit = turn_limit
         self._advance = advance
 
@@ -129,8 +188,9 @@ class _Drawing:
 
     def _turns(self, reader: LogReader, stepper: Stepper | None, index: int) -> bool:
         """True: the picture's end was reached."""
-        first = self._first if self._first is not None and self._first.segment == index else None
-        last = self._last if self._last is not None and self._last.segment == index else None
+        first, last = self._part.first, self._part.last
+        first = first if first is not None and first.segment == index else None
+        last = last if last is not None and last.segment == index else None
         skipping = first is not None
         told_bytes = 0
         gap_told = False
@@ -149,6 +209,7 @@ class _Drawing:
                 self.collector.interrupt(f"{missing}: {gap.reason}")
             if last is not None and last.is_past(turn):
                 return True
+            self._end_utc_ns = turn.utc_ns
             step = stepper.step(turn) if stepper is not None else None
             if skipping:
                 assert first is not None  # noqa: S101 - that is what skipping says
@@ -187,12 +248,38 @@ class _Drawing:
             self.collector.interrupt(f"the driver did not run; it starts again as run {header.run_id[:8]}")
 
     def _too_long(self) -> str:
-        collector = self.collector
-        hours = collector.end_us / 3.6e9
+        hours = self.collector.end_us / 3.6e9
         return (
-            f"this is more than {self._turn_limit} turns ({hours:.1f} h of log), too much for one picture. "
-            "`log info` tells where something happened; draw that part: --from 10:00:00 --until 11:00:00"
+            f"more than {self._turn_limit} turns changed something in {hours:.1f} h of log, too much for a "
+            "picture. `log info` tells where something happened; draw that part: "
+            "--from 10:00:00 --until 11:00:00"
         )
+
+    def nothing(self, log: Log) -> str:
+        """Why the picture is empty."""
+        if self._part.first is None and self._part.last is None:
+            return "there is no turn in the log"
+        begin = utc_text(log.segments[0].header.utc_ns)
+        end = f", and ends at {utc_text(self._end_utc_ns)}" if self._part.last is None else ""
+        return f"there is no turn in this part of the log, which begins at {begin}{end}"
+
+    def tell_of_overview(self) -> None:
+        """What the picture lacks."""
+        collector = self.collector
+        stretch_s = max((curve.stretch_us for curve in collector.timeline.curves), default=0) / 1e6
+        curves = (
+            f"; curves show of each {stretch_s:g} s the first, least, greatest and last value"
+            if stretch_s
+            else ""
+        )
+        self.notes.add(
+            f"This is an overview of {collector.turns} turns, too many for one picture. Its table, and the "
+            f"search, have only the {collector.table.rows} turns in which a band changed or an event is marked"
+            f"{curves}. For every turn of a shorter part: "
+            "fusioncharger view LOG -o FILE --from 10:00:00 --until 11:00:00"
+        )
+        for kind, count in collector.timeline.unmarked.items():
+            self.notes.add(f"{count} more events of the kind {kind!r} are not marked.")
 
 
 def _connector_nos(log: Log) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ class Recorded:
                 self._recorded_output(output)
 
     def _mark(self, group: int, kind: str, text: str) -> None:
-        self._timeline.markers.append(Marker(self._at_us, self._row, group, kind, text))
+        self._timeline.mark(Marker(self._at_us, self._row, group, kind, text))
 
     def _input(self, message: inputs.AnyInput) -> None:
         match message:

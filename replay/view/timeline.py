@@ -6,6 +6,7 @@ the middle of a run tears no curve apart. Runs stand at their UTC, one after the
 
 from collections.abc import Sequence
 
+from ...actors.measurements import FRESH_NS
 from ..log_format import SegmentHeader
 from ..reader import Turn
 from ..stepping import Step
@@ -16,6 +17,9 @@ from .turns import TurnTable
 
 UNITS = {"voltage": "V", "current": "A"}
 """Of a panel."""
+HOLD_US = FRESH_NS // 1000
+"""So long a reading is what is; devices tell theirs about once a second."""
+MEASURED = frozenset({"output_v", "output_a", "imd_v", "ovm_v"})
 CURVES = (
     ("setpoint_v", "voltage", "EVerest's setpoint"),
     ("asked_v", "voltage", "asked of the PSU"),
@@ -34,14 +38,25 @@ SYSTEM_LANES = (
     ("dispenser_alarms", "Dispenser alarms"),
     ("broker", "MQTT broker"),
 )
+CURVE_POINTS = 60_000
+"""Of each curve of an overview: more than a screen has columns, so that one can zoom in a while."""
+MARKERS_OF_A_KIND = 5_000
+"""Of an overview."""
 CONNECTOR_LANES = (("phase", "State"), ("mode_phase", "Mode-phase"), ("mode", "Mode"), ("errors", "Errors"))
 
 
 class Collector:
-    """Takes the turns of a log and makes the picture's contents of them."""
+    """Takes the turns of a log and makes the picture's contents of them: all of them, or an overview. That has
+    the same bands, thinned curves, markers of a limited number, and in its table only the turns that changed a
+    band or are marked.
+    """
 
-    def __init__(self, connector_nos: Sequence[int]) -> None:
+    def __init__(self, connector_nos: Sequence[int], *, is_overview: bool = False) -> None:
         """`connector_nos`: the global number of each connector."""
+        self.is_overview = is_overview
+        self.turns = 0
+        """So many were taken."""
+        limit = CURVE_POINTS if is_overview else 0
         numbers = range(1, len(connector_nos) + 1)
         self.timeline = Timeline(
             [
@@ -49,13 +64,25 @@ class Collector:
                 *(Lane(key, number, name) for number in numbers for key, name in CONNECTOR_LANES),
             ],
             [
-                *(Curve(key, AC_INPUT, panel, name, UNITS[panel]) for key, panel, name in AC_INPUT_CURVES),
                 *(
-                    Curve(key, number, panel, name, UNITS[panel])
+                    Curve(key, AC_INPUT, panel, name, UNITS[panel], limit=limit)
+                    for key, panel, name in AC_INPUT_CURVES
+                ),
+                *(
+                    Curve(
+                        key,
+                        number,
+                        panel,
+                        name,
+                        UNITS[panel],
+                        hold_us=HOLD_US if key in MEASURED else 0,
+                        limit=limit,
+                    )
                     for number in numbers
                     for key, panel, name in CURVES
                 ),
             ],
+            MARKERS_OF_A_KIND if is_overview else 0,
         )
         self.table = TurnTable()
         self.begin_utc_ns: int | None = None
@@ -94,7 +121,9 @@ class Collector:
         if self._gap_text:
             self._end_gap(at_us)
         self.end_us = at_us
+        self.turns += 1
         row = self.table.rows
+        changes = self.timeline.changes
         if step is not None:
             self._recorded.learn(step.before)
         self._recorded.show(at_us, row, turn)
@@ -104,12 +133,14 @@ class Collector:
                 self.differing += 1
                 why = step.error or "the replayed outputs are not the recorded ones"
                 self._mark("diverged", at_us, row, f"turn {turn.number} differs: {why}")
-        self.table.add(at_us, turn, step)
+        if not self.is_overview or self.timeline.changes != changes or not row:
+            self.table.add(at_us, turn, step)
 
     def end(self, text: str) -> None:
         """The log is at its end; how it ended, if not by goodbye."""
         if text and self.table.rows:
             self._mark("gap", self.end_us, self.table.rows - 1, text)
+        self.timeline.expire(self.end_us)
         self.table.close()
 
     def _end_gap(self, at_us: int) -> None:
@@ -120,4 +151,4 @@ class Collector:
         self._bands.restart()
 
     def _mark(self, kind: str, at_us: int, row: int, text: str) -> None:
-        self.timeline.markers.append(Marker(at_us, row, SYSTEM, kind, text))
+        self.timeline.mark(Marker(at_us, row, SYSTEM, kind, text))

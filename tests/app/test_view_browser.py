@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import recorded_session
 from fakes.browser import Browser, browser
 from fakes.recorded_session import INPUTS, TURN_NS, record_session
 from fusioncharger.app.view_command import add_arguments, view_command
 from fusioncharger.messages.inputs import HeartbeatReceived, MqttMessageRejected
+from fusioncharger.replay.logs import open_logs
+from fusioncharger.replay.view.drawing import draw
+from fusioncharger.replay.view.page import page
 
 HOSTILE = """</script><img src="http://evil.invalid/x" onerror="document.title='owned'"><b>bold</b>"""
 BEATS = 1200
@@ -337,3 +341,34 @@ def test_a_folded_group_is_not_drawn_and_comes_back(window: Browser) -> None:
     assert window.run(f"return {heading}.getAttribute('aria-expanded')") == "false"
     window.run(f"{heading}.click()")
     assert window.run("return document.querySelector('#group-1 .body').offsetHeight") > 80
+
+
+def test_an_overview_says_that_it_is_one(tmp_path: Path, shared_window: Browser) -> None:
+    beats = [HeartbeatReceived(connector=2, heartbeat_id=n) for n in range(50)]
+    log = open_logs([record_session(tmp_path, (*INPUTS, *beats))])
+    report = tmp_path / "overview.html"
+    report.write_text(page(draw(log, turn_limit=len(INPUTS)), "log"), "utf-8")
+    shared_window.open(report)
+    rows = shared_window.run("return Turns.rows")
+    assert rows < len(INPUTS)
+    assert text(shared_window, "#summary").startswith("Overview: ")
+    assert f"{len(INPUTS) + 50} turns" in text(shared_window, "#summary")
+    assert text(shared_window, "#tab-turns") == f"Turns ({rows} of {len(INPUTS) + 50})"
+    assert "This is an overview" in text(shared_window, "#notes")
+    shared_window.run(f"return Search.find('#{len(INPUTS) + 9}')")
+    assert text(shared_window, "#search-status") == "not found in the overview"
+    assert shared_window.log() == []
+
+
+def test_a_log_of_two_days_has_dates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_window: Browser
+) -> None:
+    monkeypatch.setattr(recorded_session, "TURN_NS", 3600 * 10**9)
+    log = open_logs([record_session(tmp_path, INPUTS)])
+    report = tmp_path / "days.html"
+    report.write_text(page(draw(log), "log"), "utf-8")
+    shared_window.open(report)
+    assert re.match(r"2026-11-18, .* to 2026-11-1?[09], ", text(shared_window, "#summary"))
+    assert re.match(r"11-18 \d\d:\d\d:\d\d\.\d{3}$", text(shared_window, "#turns .time"))
+    assert "11-19" in shared_window.run("return View.ticks.map(({ text }) => text)")
+    assert shared_window.log() == []

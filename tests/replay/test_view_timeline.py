@@ -27,7 +27,7 @@ from fusioncharger.messages.types import BspEvent
 from fusioncharger.replay.log_format import seal
 from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.moments import MomentError, parse_moment
-from fusioncharger.replay.view.drawing import Picture, TooLongError, draw
+from fusioncharger.replay.view.drawing import Picture, draw
 from fusioncharger.replay.view.lanes import SYSTEM, Curve, Lane, Tone
 from fusioncharger.replay.view.turns import BLOCK_TURNS
 from hypothesis import given
@@ -278,13 +278,6 @@ def test_a_part_of_a_log_has_the_states_of_the_whole(drawn: Picture, tmp_path: P
     assert [line["n"] for line in lines(part)] == [9, 10, 11]
     assert bands(part, 1, "phase") == [(0, "NoKeyYet")]
     assert lines(part)[0]["d"] == lines(drawn)[8]["d"]
-
-
-def test_too_long_a_log_is_refused_with_advice(tmp_path: Path) -> None:
-    log = open_logs([record_session(tmp_path)])
-    with pytest.raises(TooLongError, match=r"--from .* --until"):
-        draw(log, turn_limit=5)
-    assert len(lines(draw(log, until=parse_moment("5"), turn_limit=5))) == 5
 
 
 def test_a_part_without_turns_is_refused(tmp_path: Path) -> None:

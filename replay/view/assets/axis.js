@@ -54,7 +54,10 @@ const View = {
     const decimals = step >= 1e6 ? 0 : Math.ceil(6 - Math.log10(step));
     View.ticks = [];
     const first = Math.ceil((Facts.beginUs + View.from) / step) * step - Facts.beginUs;
-    for (let us = first; us <= View.to; us += step) View.ticks.push({ us, text: timeText(us, decimals) });
+    for (let us = first; us <= View.to; us += step) {
+      const isMidnight = (Facts.beginUs + us) % DAY_US === 0;
+      View.ticks.push({ us, text: isMidnight ? dateText(us).slice(5) : timeText(us, decimals) });
+    }
   },
 
   drawAxis() {

@@ -61,6 +61,11 @@ function timeText(us, decimals = 3) {
   return decimals ? `${clock}.${pad(((whole % 1e6) + 1e6) % 1e6, 6).slice(0, decimals)}` : clock;
 }
 
+/* The same, with the day if the log is of several. */
+function momentText(us, decimals = 3) {
+  return Facts.days > 1 ? `${dateText(us).slice(5)} ${timeText(us, decimals)}` : timeText(us, decimals);
+}
+
 const dateText = (us) => new Date((Facts.beginUs + us) / 1000).toISOString().slice(0, 10);
 
 function durationText(us) {

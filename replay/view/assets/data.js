@@ -2,6 +2,7 @@
 
 const BLOCK_TURNS = 512;
 const BLOCKS_KEPT = 24;
+const DAY_US = 8.64e10;
 
 function bytesOf(base64) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64); // browsers of 2025 and later
@@ -21,6 +22,8 @@ const Facts = {
     Object.assign(Facts, JSON.parse($('facts').textContent));
     Facts.beginUs = Number(Facts.begin_us);
     Facts.endUs = Math.max(Facts.end_us, 1);
+    Facts.days = Math.floor((Facts.beginUs + Facts.endUs) / DAY_US) - Math.floor(Facts.beginUs / DAY_US) + 1;
+    document.documentElement.classList.toggle('days', Facts.days > 1);
   },
 };
 
@@ -30,6 +33,7 @@ const Turns = {
   types: [],
   inputs: [],
   spans: [],
+  spanRows: [],
   kept: new Map(),
   get rows() { return Turns.at.length; },
 
@@ -39,13 +43,14 @@ const Turns = {
     Turns.types = data.types;
     Turns.inputs = data.inputs;
     Turns.spans = data.spans;
+    Turns.spanRows = data.spans.map(([first]) => first);
   },
 
   rowAt(us) { return Math.max(0, lastAtOrBefore(Turns.at, us)); },
 
   /* [turn number, id of the run] */
   name(row) {
-    const span = Turns.spans[lastAtOrBefore(Turns.spans.map(([first]) => first), row)];
+    const span = Turns.spans[lastAtOrBefore(Turns.spanRows, row)];
     return [span[1] + row - span[0], span[2]];
   },
 

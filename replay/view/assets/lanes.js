@@ -175,10 +175,10 @@ class LaneGroup {
     const index = Math.floor(y / ROW);
     const us = View.us(x);
     const gap = this.gaps.find((one) => us >= one.begin && us < one.end);
-    if (gap) return `${gap.text}\n${timeText(gap.begin)} – ${timeText(gap.end)} (${durationText(gap.end - gap.begin)})`;
+    if (gap) return `${gap.text}\n${momentText(gap.begin)} – ${momentText(gap.end)} (${durationText(gap.end - gap.begin)})`;
     if (index < this.lanes.length) return describeBand(this.lanes[index], us);
     const near = this.markersNear(x);
-    const shown = near.slice(0, 6).map((marker) => `${timeText(marker.at)}  ${marker.text}`);
+    const shown = near.slice(0, 6).map((marker) => `${momentText(marker.at)}  ${marker.text}`);
     return near.length > 6 ? `${shown.join('\n')}\nand ${near.length - 6} more` : shown.join('\n');
   }
 
@@ -191,7 +191,7 @@ function describeBand(lane, us) {
   const index = lastAtOrBefore(lane.at, us);
   if (index < 0 || lane.values[index] < 0 || us > Facts.endUs) return '';
   const [begin, end] = [lane.at[index], lane.at[index + 1] ?? Facts.endUs];
-  return `${lane.name}: ${lane.texts[lane.values[index]]}\n${timeText(begin)} – ${timeText(end)} (${durationText(end - begin)})`;
+  return `${lane.name}: ${lane.texts[lane.values[index]]}\n${momentText(begin)} – ${momentText(end)} (${durationText(end - begin)})`;
 }
 
 /* The text, cut to a width; empty if less than three characters fit. */

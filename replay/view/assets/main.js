@@ -72,7 +72,7 @@ function drawCursor() {
   const x = View.x(Cursor.us);
   cursor.hidden = x < 0 || x > View.plotWidth;
   cursor.style.left = `${View.gutter + x}px`;
-  cursor.firstElementChild.textContent = timeText(Cursor.us, View.to - View.from < 2e5 ? 6 : 3);
+  cursor.firstElementChild.textContent = momentText(Cursor.us, View.to - View.from < 2e5 ? 6 : 3);
   cursor.classList.toggle('pinned', Cursor.pinned);
   $('pinned').hidden = !Cursor.pinned;
 }
@@ -115,10 +115,11 @@ function showFacts() {
   $('title').textContent = Facts.title;
   const summary = $('summary');
   const turns = element('b', '', `${Facts.turns.toLocaleString('en')} turns`);
+  if (Facts.overview) summary.append(element('span', 'warn', 'Overview'), ': ');
   let verdict = `, replayed as recorded by version ${Facts.drawn_by}`;
   if (!Facts.replayed) verdict = ', not replayed';
   else if (Facts.differing) verdict = `, ${Facts.differing.toLocaleString('en')} differ when replayed by version ${Facts.drawn_by}`;
-  summary.append(`${dateText(0)}, ${timeText(0, 0)} to ${timeText(Facts.endUs, 0)} UTC (${durationText(Facts.endUs)}), `, turns,
+  summary.append(`${dateText(0)}, ${timeText(0, 0)} to ${Facts.days > 1 ? `${dateText(Facts.endUs)}, ` : ''}${timeText(Facts.endUs, 0)} UTC (${durationText(Facts.endUs)}), `, turns,
     element('span', Facts.differing || !Facts.replayed ? 'warn' : '', verdict),
     `; recorded by version ${Facts.recorded_by.join(', ')}`);
   const notes = $('notes');
@@ -126,6 +127,7 @@ function showFacts() {
   notes.open = Facts.notes.length < 4;
   notes.firstElementChild.textContent = Facts.notes.length === 1 ? '1 remark on this log' : `${Facts.notes.length} remarks on this log`;
   notes.lastElementChild.append(...Facts.notes.map((note) => element('li', '', note)));
+  if (Facts.overview) $('tab-turns').textContent = `Turns (${Turns.rows.toLocaleString('en')} of ${Facts.turns.toLocaleString('en')})`;
   $('tab-events').textContent = `Events (${Events.all.length})`;
 }
 

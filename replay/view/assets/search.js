@@ -90,7 +90,7 @@ const Search = {
     if (query) {
       const index = lastAtOrBefore(rows, Cursor.row);
       const place = rows[index] === Cursor.row ? `${index + 1} of ` : '';
-      text = rows.length || !Search.done ? `${place}${rows.length} found` : 'not found';
+      text = rows.length || !Search.done ? `${place}${rows.length} found` : `not found${Facts.overview ? ' in the overview' : ''}`;
       if (!Search.done) text += `, ${Math.round(Search.progress * 100)} %`;
     }
     $('search-status').textContent = text;

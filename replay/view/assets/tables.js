@@ -107,7 +107,7 @@ const Events = {
 
 function fillTurn(row, index) {
   cell(row, 'number', String(Turns.name(index)[0]));
-  cell(row, 'time', timeText(Turns.at[index]));
+  cell(row, 'time', momentText(Turns.at[index]));
   cell(row, 'what', Turns.types[Turns.inputs[index]]);
   const short = cell(row, 'brief', '');
   const count = cell(row, 'count', '');
@@ -127,7 +127,7 @@ function fillTurn(row, index) {
 
 function fillEvent(row, index) {
   const { at, kind, group, text } = Events.all[index];
-  cell(row, 'time', timeText(at));
+  cell(row, 'time', momentText(at));
   cell(row, `flag ${kind}`, KINDS[kind].short).style.marginLeft = '0';
   cell(row, 'where', groupName(group));
   cell(row, 'text', text).title = text;
