@@ -112,8 +112,8 @@ class PsuLink(CoreActor[PsuLinkState]):
                 self._started(message)
             case inputs.UtcOffsetChanged(utc_offset_ns=offset):
                 self.change(utc_offset_ns=offset)
-            case inputs.GooseFramesDropped(counts=counts):
-                self._frames_dropped(counts)
+            case inputs.GooseFramesDropped():
+                self._frames_dropped(message)
             case _ if message.connection != self.state.connection or self.state.phase is LinkPhase.FAILED:
                 return  # left over from a former connection, or from one that was given up
             case inputs.PsuConnected():
@@ -217,9 +217,15 @@ class PsuLink(CoreActor[PsuLinkState]):
         if later:
             self.start_timer(FORGET_TIMER, later[0][1] - self.at_ns)
 
-    def _frames_dropped(self, counts: dict[str, int]) -> None:
-        text = ", ".join(f"{reason}: {count}" for reason, count in counts.items())
-        self._warn_rarely("GOOSE frames dropped", text)
+    def _frames_dropped(self, message: inputs.GooseFramesDropped) -> None:
+        example = f"; {message.example}" if message.example else ""
+        if message.counts:
+            # Where some are accepted under suspicion, it is them that the example is about.
+            text = _counts_text(message.counts) + ("" if message.suspected else example)
+            self._warn_rarely("GOOSE frames dropped", text)
+        if message.suspected:
+            text = _counts_text(message.suspected) + example
+            self._warn_rarely("GOOSE frames accepted that look played again", text)
 
     def _warn_rarely(self, kind: str, text: str) -> None:
         """A warning of a kind that a peer can cause as often as it likes: one a minute, all in the journal."""
@@ -354,3 +360,7 @@ class PsuLink(CoreActor[PsuLinkState]):
             report_due=False, pending_events={}, next_transaction_id=(transaction_id + 1) % ADDRESS_SPACE
         )
         self.start_timer(REPORT_TIMER, SECOND_NS)
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in counts.items())

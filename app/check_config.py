@@ -162,6 +162,10 @@ def check_intentions(settings: Settings) -> list[Row]:
         if config.allow_insecure_goose:
             text += " (and allow_insecure_goose: unsigned ones, too)"
         said.append(("verify_secure_goose", text))
+        if config.goose_replay_protection == "enforce":
+            said.append(
+                ("goose_replay_protection", '"enforce" has no effect while verify_secure_goose is false')
+            )
     elif config.allow_insecure_goose:
         said.append(("allow_insecure_goose", "true has no effect while verify_secure_goose is true"))
     if config.HACK_publish_requested_voltage_current:

@@ -58,6 +58,8 @@ def _warn_of(config: Config) -> None:
         log.warning("GOOSE messages are sent unsigned (send_secure_goose = false)")
     if not config.verify_secure_goose:
         log.warning("GOOSE messages are accepted without verification (verify_secure_goose = false)")
+        if config.goose_replay_protection == "enforce":
+            log.warning("goose_replay_protection has no effect while verify_secure_goose is false")
     elif config.allow_insecure_goose:
         log.warning("allow_insecure_goose has no effect while verify_secure_goose is true")
 
@@ -109,6 +111,7 @@ class Driver:
             connector_nos=connector_nos,
             verify_secure=config.verify_secure_goose,
             allow_insecure=config.allow_insecure_goose,
+            replay_protection=config.goose_replay_protection,
         )
         self._receiver = GooseReceiver(self._port, acceptance, self._core.put)
         self._link = ModbusLink(

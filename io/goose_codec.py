@@ -52,6 +52,10 @@ class Refusal(Enum):
     UNSIGNED = "unsigned"
     BAD_HMAC = "bad_hmac"
     WRONG_CONNECTOR = "wrong_connector"
+    DUPLICATE = "duplicate"
+    """The newest frame of its connector once more: harmless to the PSU's message, but not sent by it."""
+    REPLAYED = "replayed"
+    """An older frame than the newest of its connector, or one that contradicts it (goose_replay_guard.py)."""
     TOO_MANY = "too_many"
     """More accepted replies in a second than a PSU sends: a captured one is being sent again and again."""
 
@@ -59,9 +63,11 @@ class Refusal(Enum):
 class GooseError(Exception):
     """A frame that is not accepted. `reason` says why; there is no other exception for any bytes."""
 
-    def __init__(self, reason: Refusal) -> None:
+    def __init__(self, reason: Refusal, text: str = "") -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.text = text
+        """More about it, for people; "": there is no more to say."""
 
 
 class DecodedFrame(Struct, frozen=True):

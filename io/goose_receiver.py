@@ -4,7 +4,8 @@
                                    └──► counted by reason, one GooseFramesDropped a second that had any ──► sink
 
 Deciding is a class without sockets or clocks. It does the cheap checks first, so that a flood of garbage costs
-a few microseconds a frame; what the kernel drops because even that is too slow is counted too.
+a few microseconds a frame; what the kernel drops because even that is too slow is counted too. Whether a frame
+is played again is asked last, of frames that are right in every other way (goose_replay_guard.py).
 """
 
 import logging
@@ -14,10 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from msgspec import Struct
+
+from ..messages.config import ReplayProtection
 from ..messages.goose import PowerRequestReply
 from ..messages.inputs import GooseFramesDropped, Input, PowerRequestReplyReceived
-from .goose_codec import GooseError, Refusal, decode, verify
+from .goose_codec import DecodedFrame, GooseError, Refusal, decode, verify
 from .goose_port import GoosePort
+from .goose_replay_guard import ReplayGuard, Suspicion
 from .key_ring import KeyRing
 
 _KERNEL_QUEUE_FULL = "kernel_queue_full"
@@ -27,6 +32,14 @@ _ACCEPTED_PER_SECOND = 100
 _RETRY_S = 1.0
 
 _log = logging.getLogger("fusioncharger.goose")
+
+
+class Accepted(Struct, frozen=True):
+    """What an accepted frame brings."""
+
+    reply: PowerRequestReplyReceived
+    suspicion: Suspicion | None = None
+    """Why the frame looks played again, where that is only observed."""
 
 
 class GooseAcceptance:
@@ -40,6 +53,7 @@ class GooseAcceptance:
         verify_secure: bool,
         allow_insecure: bool,
         connector_nos: tuple[int, ...],
+        replay_protection: ReplayProtection = "observe",
     ) -> None:
         """`connector_nos`: the global number of connector 1, 2, …"""
         self._own_mac = own_mac
@@ -47,9 +61,11 @@ class GooseAcceptance:
         self._verify_secure = verify_secure
         self._needs_signature = verify_secure or not allow_insecure
         self._connectors = {number: connector for connector, number in enumerate(connector_nos, 1)}
+        self._guard = None if replay_protection == "off" else ReplayGuard()
+        self._enforces = replay_protection == "enforce"
 
-    def decide(self, frame: bytes) -> PowerRequestReplyReceived:
-        """The reply that the frame brings. GooseError if it is not accepted."""
+    def decide(self, frame: bytes, at_ns: int) -> Accepted:
+        """What the frame brings, which came at `at_ns` (monotonic). GooseError if it is not accepted."""
         if frame[6:12] == self._own_mac:
             raise GooseError(Refusal.OWN_FRAME)
         decoded = decode(frame)
@@ -61,16 +77,18 @@ class GooseAcceptance:
             raise GooseError(Refusal.WRONG_CONNECTOR)
         if decoded.signature is None and self._needs_signature:
             raise GooseError(Refusal.UNSIGNED)
-        verified: tuple[int, ...] = ()
+        verified: dict[int, bytes] = {}
+        suspicion = None
         if self._verify_secure:
             keys = self._key_ring.verifying_keys()
-            verified = tuple(owner for owner, key in keys if verify(decoded, key))
+            verified = {owner: key for owner, key in keys if verify(decoded, key)}
             if not verified:
                 raise GooseError(Refusal.BAD_HMAC)
             if connector not in verified:
                 raise GooseError(Refusal.WRONG_CONNECTOR)
-        return PowerRequestReplyReceived(
-            verified=verified,
+            suspicion = self._suspicion(decoded, reply, connector, verified[connector], at_ns)
+        received = PowerRequestReplyReceived(
+            verified=tuple(verified),
             connector_no=reply.connector_no,
             charging_sn=reply.charging_sn,
             requirement_type=reply.requirement_type,
@@ -82,6 +100,24 @@ class GooseAcceptance:
             sq_num=decoded.header.sq_num,
             frame=frame,
         )
+        return Accepted(received, suspicion)
+
+    def _suspicion(
+        self, decoded: DecodedFrame, reply: PowerRequestReply, connector: int, key: bytes, at_ns: int
+    ) -> Suspicion | None:
+        """Whether a verified frame looks played again. GooseError if that is enforced."""
+        if self._guard is None:
+            return None
+        suspicion = self._guard.judge(
+            reply.connector_no,
+            key,
+            decoded.header,
+            connection=self._key_ring.connection_of(connector),
+            at_ns=at_ns,
+        )
+        if suspicion is not None and self._enforces:
+            raise GooseError(suspicion.reason, suspicion.text)
+        return suspicion
 
 
 class GooseReceiver:
@@ -93,8 +129,12 @@ class GooseReceiver:
         self._sink = sink
         self._closing = threading.Event()
         self._dropped: Counter[str] = Counter()
+        self._suspected: Counter[str] = Counter()
+        """Accepted although they look played again."""
+        self._example = ""
+        """The first of the dropped and suspected ones that there is more to say about."""
         self._report_due_s = math.inf
-        """When the drops are to be reported, monotonic; inf: there are none."""
+        """When these are to be reported, monotonic; inf: there are none."""
         self._second = 0
         self._accepted = 0
         """Frames accepted in that second."""
@@ -132,14 +172,20 @@ class GooseReceiver:
 
     def _take(self, frame: bytes) -> None:
         try:
-            reply = self._acceptance.decide(frame)
+            accepted = self._acceptance.decide(frame, time.monotonic_ns())
             self._count_accepted()
         except GooseError as error:
-            if not self._dropped:
-                self._report_due_s = time.monotonic() + _REPORT_INTERVAL_S
-            self._dropped[error.reason.value] += 1
-        else:
-            self._sink(reply)
+            self._count(self._dropped, error.reason, error.text)
+            return
+        if accepted.suspicion is not None:
+            self._count(self._suspected, accepted.suspicion.reason, accepted.suspicion.text)
+        self._sink(accepted.reply)
+
+    def _count(self, counts: Counter[str], reason: Refusal, text: str) -> None:
+        if self._report_due_s == math.inf:
+            self._report_due_s = time.monotonic() + _REPORT_INTERVAL_S
+        counts[reason.value] += 1
+        self._example = self._example or text
 
     def _count_accepted(self) -> None:
         """GooseError if there were too many in this second: every one of them becomes an Input."""
@@ -154,6 +200,12 @@ class GooseReceiver:
         lost = self._port.take_drop_count()
         if lost:
             self._dropped[_KERNEL_QUEUE_FULL] = lost
-        self._sink(GooseFramesDropped(counts=dict(self._dropped)))
+        self._sink(
+            GooseFramesDropped(
+                counts=dict(self._dropped), suspected=dict(self._suspected), example=self._example
+            )
+        )
         self._dropped.clear()
+        self._suspected.clear()
+        self._example = ""
         self._report_due_s = math.inf

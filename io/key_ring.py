@@ -130,6 +130,11 @@ class KeyRing:
                 if slot.key is not None and slot.connection > self._retired
             )
 
+    def connection_of(self, connector: int) -> int:
+        """The connection that the connector's key came on; 0 if it never had one."""
+        with self._lock:
+            return self._slots[connector - 1].connection
+
     def retire(self, connection: int) -> None:
         """Keys of this connection and former ones verify nothing any more; they still sign."""
         with self._lock:

@@ -18,6 +18,7 @@ Current = Annotated[float, Meta(gt=0, le=10_000)]
 Power = Annotated[float, Meta(gt=0, le=10_000_000)]
 ModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00]+$")]
 OptionalModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00]*$")]
+ReplayProtection = Literal["off", "observe", "enforce"]
 Version = Annotated[int, Meta(ge=0, le=0xFFFF)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 TopicPart = Annotated[str, Meta(pattern=r"^[^+#\x00]*$")]
@@ -92,6 +93,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     send_secure_goose: bool = True
     allow_insecure_goose: bool = False
     verify_secure_goose: bool = True
+    goose_replay_protection: ReplayProtection = "observe"
+    """What becomes of received frames that look played again: nothing, counted, or dropped and counted."""
     goose_vlan_id: Annotated[int, Meta(ge=0, le=4094)] = 0
     goose_vlan_priority: Annotated[int, Meta(ge=0, le=7)] = 5
     telemetry_topic_prefix: Annotated[str, Meta(pattern=r"^([^+#\x00]*[^+#/\x00])?$")] = ""
@@ -122,6 +125,7 @@ _ALLOWED = {
     "modbus_timeout_s": "1 to 120 s",
     "everest_timeout_s": "1 to 30 s",
     "module_placeholder_allocation_timeout_s": "0.001 to 3600 s",
+    "goose_replay_protection": '"off", "observe" (count them) or "enforce" (drop them)',
     "goose_vlan_id": "0 to 4094",
     "goose_vlan_priority": "0 to 7",
     "protocol_version": "0 to 65535",

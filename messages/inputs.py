@@ -215,11 +215,16 @@ class PowerRequestReplyReceived(Input, frozen=True):
 
 
 class GooseFramesDropped(Input, frozen=True):
-    """Frames dropped at the socket during the last second that had any, by reason (protocol.md §3.4)."""
+    """Frames dropped at the socket during the last second that had any, by reason (protocol.md §3.4); and those
+    that were accepted although they look played again (goose_replay_protection = "observe")."""
 
     group: ClassVar[str] = "goose"
 
     counts: dict[str, int]
+    suspected: dict[str, int] = {}
+    """Accepted: `duplicate`, `replayed`."""
+    example: str = ""
+    """What the first one that looks played again says, dropped or not."""
 
 
 # --- MQTT: broker, EVerest, devices ------------------------------------------------------------------------

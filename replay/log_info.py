@@ -163,8 +163,9 @@ def info_text(info: Info) -> str:
     gaps = [(str(gap.first_turn), str(gap.last_turn), gap.reason) for gap in summary.gaps]
     lines += _section("gaps", ("from turn", "to turn", "reason"), gaps, summary)
     if summary.goose_dropped:
-        dropped = ", ".join(f"{count} {reason}" for reason, count in summary.goose_dropped.items())
-        lines += ["", f"GOOSE frames dropped: {dropped}"]
+        lines += ["", f"GOOSE frames dropped: {_counts(summary.goose_dropped)}"]
+    if summary.goose_suspected:
+        lines += ["", f"GOOSE frames accepted that look played again: {_counts(summary.goose_suspected)}"]
     if summary.failed_turns:
         lines += ["", f"failed turns: {summary.failed_turns} (log cat --type TurnFailed shows them)"]
     counted = sorted(summary.counts.items(), key=lambda item: (-item[1], item[0]))
@@ -246,3 +247,7 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
         "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     ]
+
+
+def _counts(by_reason: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in by_reason.items())

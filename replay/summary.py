@@ -70,6 +70,7 @@ class Summariser:
         self._gaps: list[Gap] = []
         self._beyond: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
+        self._suspected: dict[str, int] = {}
         self._odd_records = 0
         self._end: SegmentEnd | None = None
         self._shutting_down = False
@@ -130,6 +131,7 @@ class Summariser:
             errors=listed(self._errors, self._open_errors),
             beyond=dict(self._beyond),
             goose_dropped=dict(self._dropped),
+            goose_suspected=dict(self._suspected),
             gaps=tuple(self._gaps),
             failed_turns=self._counts.get(outputs.TurnFailed.__name__, 0),
             odd_records=self._odd_records,
@@ -179,9 +181,11 @@ class Summariser:
         self._shutting_down = True
 
     def _goose_frames_dropped(self, payload: bytes) -> None:
-        for reason, count in _dropped.decode(payload).counts.items():
-            if reason in self._dropped or len(self._dropped) < LIMIT:
-                self._dropped[reason] = self._dropped.get(reason, 0) + count
+        report = _dropped.decode(payload)
+        for sums, counts in ((self._dropped, report.counts), (self._suspected, report.suspected)):
+            for reason, count in counts.items():
+                if reason in sums or len(sums) < LIMIT:
+                    sums[reason] = sums.get(reason, 0) + count
 
     # --- sessions ------------------------------------------------------------------------------------------
 

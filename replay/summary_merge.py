@@ -43,6 +43,7 @@ def _joined(former: Summary, later: Summary) -> Summary:
         errors=_limited("errors", _occurrences(former.errors, later.errors, same_run), beyond),
         gaps=(former.gaps + later.gaps)[:LIMIT],
         goose_dropped=_sums(former.goose_dropped, later.goose_dropped),
+        goose_suspected=_sums(former.goose_suspected, later.goose_suspected),
         beyond=dict(beyond),
         failed_turns=former.failed_turns + later.failed_turns,
         odd_records=former.odd_records + later.odd_records,

@@ -78,6 +78,8 @@ class Summary(Struct, frozen=True):
     """How many more there were than are listed: sessions, alarms, errors, gaps."""
     goose_dropped: dict[str, int] = {}
     """Received GOOSE frames that were dropped, by reason."""
+    goose_suspected: dict[str, int] = {}
+    """Those that were accepted although they look played again."""
     gaps: tuple[Gap, ...] = ()
     failed_turns: int = 0
     odd_records: int = 0

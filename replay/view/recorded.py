@@ -99,8 +99,13 @@ class Recorded:
     def _refusal(self, message: inputs.AnyInput) -> None:
         match message:
             case inputs.GooseFramesDropped():
-                text = ", ".join(f"{count} of {reason}" for reason, count in message.counts.items())
-                self._mark(SYSTEM, "drop", f"GOOSE frames dropped: {text}")
+                for what, counts in (
+                    ("dropped", message.counts),
+                    ("accepted that look played again", message.suspected),
+                ):
+                    text = ", ".join(f"{count} of {reason}" for reason, count in counts.items())
+                    if text:
+                        self._mark(SYSTEM, "drop", f"GOOSE frames {what}: {text}")
             case inputs.MqttMessageRejected():
                 self._mark(SYSTEM, "drop", f"MQTT message rejected: {message.topic}: {message.reason}")
             case inputs.ModbusRequestRefused():

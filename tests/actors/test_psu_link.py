@@ -333,6 +333,19 @@ def test_dropped_frames_are_logged_once_a_minute() -> None:
     assert only(core.feed(inputs.GooseFramesDropped(counts={"bad_crc": 1}), 59.5), outputs.LogWritten) != []
 
 
+def test_frames_played_again_are_logged_with_the_first_of_them() -> None:
+    core = Core().ready()
+    observed = inputs.GooseFramesDropped(counts={}, suspected={"replayed": 2}, example="connector 5: stNum 3")
+    (line,) = only(core.feed(observed), outputs.LogWritten)
+    assert line.text.startswith(
+        "GOOSE frames accepted that look played again (replayed: 2; connector 5: stNum 3); further ones"
+    )
+    assert only(core.feed(observed), outputs.LogWritten) == []
+    enforced = inputs.GooseFramesDropped(counts={"replayed": 2}, example="connector 5: stNum 3")
+    (line,) = only(core.feed(enforced), outputs.LogWritten)
+    assert line.text.startswith("GOOSE frames dropped (replayed: 2; connector 5: stNum 3); further ones")
+
+
 def test_connecting_and_the_tls_handshake_may_take_longer_than_the_link_may_be_silent() -> None:
     """They have limits of their own; silence counts from the connection on."""
     core = Core(make_config(settings="modbus_timeout_s = 2\n")).start()

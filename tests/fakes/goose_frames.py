@@ -44,10 +44,12 @@ def frame_of(
     key: bytes | None,
     *,
     st_num: int = 1,
+    sq_num: int = 0,
+    t_seconds: int = 1_700_000_000,
     src: bytes = PSU_MAC,
     dst: bytes = DISPENSER_MAC,
 ) -> bytes:
-    header = GooseHeader(st_num=st_num, sq_num=0, t_seconds=1_700_000_000, t_fraction=0)
+    header = GooseHeader(st_num=st_num, sq_num=sq_num, t_seconds=t_seconds, t_fraction=0)
     return encode(message, header, dst=dst, src=src, vlan_id=0, vlan_priority=5, key=key)
 
 

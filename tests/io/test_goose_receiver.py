@@ -6,33 +6,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from fakes.goose_frames import DISPENSER_MAC, KEY, OTHER_KEY, PSU_MAC, frame_of, key_ring, reply
+from fakes.goose_frames import DISPENSER_MAC, KEY, OTHER_KEY, PSU_MAC, frame_of, key_ring, reply, words_of
 from fakes.recording_port import RecordingPort
 from fusioncharger.io.goose_codec import GooseError, Refusal
 from fusioncharger.io.goose_receiver import GooseAcceptance, GooseReceiver
 from fusioncharger.io.key_ring import KeyRing
+from fusioncharger.messages.config import ReplayProtection
 from fusioncharger.messages.goose import StopRequest
 from fusioncharger.messages.inputs import GooseFramesDropped, Input, PowerRequestReplyReceived
 from fusioncharger.messages.types import StopReason
 
 STOP_REQUEST = StopRequest(connector_no=5, reason=StopReason.NORMAL)
+AT_NS = 1_000_000_000
 
 
-def acceptance(ring: KeyRing, *, verify: bool = True, insecure: bool = False) -> GooseAcceptance:
+def acceptance(
+    ring: KeyRing, *, verify: bool = True, insecure: bool = False, replay_protection: ReplayProtection = "off"
+) -> GooseAcceptance:
     return GooseAcceptance(
-        DISPENSER_MAC, ring, verify_secure=verify, allow_insecure=insecure, connector_nos=(5, 6)
+        DISPENSER_MAC,
+        ring,
+        verify_secure=verify,
+        allow_insecure=insecure,
+        connector_nos=(5, 6),
+        replay_protection=replay_protection,
     )
 
 
 def refusal_of(decides: GooseAcceptance, frame: bytes) -> Refusal:
     with pytest.raises(GooseError) as caught:
-        decides.decide(frame)
+        decides.decide(frame, AT_NS)
     return caught.value.reason
 
 
 def test_a_reply_signed_with_its_connectors_key_is_accepted():
     frame = frame_of(reply(6), OTHER_KEY, st_num=3)
-    assert acceptance(key_ring(KEY, OTHER_KEY)).decide(frame) == PowerRequestReplyReceived(
+    assert acceptance(key_ring(KEY, OTHER_KEY)).decide(frame, AT_NS).reply == PowerRequestReplyReceived(
         verified=(2,),
         connector_no=6,
         charging_sn=0xFFFF,
@@ -48,7 +57,7 @@ def test_a_reply_signed_with_its_connectors_key_is_accepted():
 
 
 def test_a_key_that_connectors_share_verifies_for_all_of_them():
-    assert acceptance(key_ring(KEY, KEY)).decide(frame_of(reply(5), KEY)).verified == (1, 2)
+    assert acceptance(key_ring(KEY, KEY)).decide(frame_of(reply(5), KEY), AT_NS).reply.verified == (1, 2)
 
 
 @pytest.mark.parametrize("insecure", [False, True])
@@ -69,14 +78,14 @@ def test_a_connector_without_a_key_verifies_nothing():
 
 def test_without_verification_any_signature_will_do():
     decides = acceptance(KeyRing(2), verify=False)
-    assert decides.decide(frame_of(reply(5), OTHER_KEY)).verified == ()
+    assert decides.decide(frame_of(reply(5), OTHER_KEY), AT_NS).reply.verified == ()
     assert refusal_of(decides, frame_of(reply(5), None)) is Refusal.UNSIGNED
 
 
 def test_insecure_takes_plain_frames_too():
     decides = acceptance(key_ring(KEY), verify=False, insecure=True)
-    assert decides.decide(frame_of(reply(5), None)).verified == ()
-    assert decides.decide(frame_of(reply(5), OTHER_KEY)).verified == ()
+    assert decides.decide(frame_of(reply(5), None), AT_NS).reply.verified == ()
+    assert decides.decide(frame_of(reply(5), OTHER_KEY), AT_NS).reply.verified == ()
 
 
 def test_what_is_not_for_us_is_refused():
@@ -87,10 +96,68 @@ def test_what_is_not_for_us_is_refused():
     assert refusal_of(decides, b"") is Refusal.UNDECODABLE
 
 
+def test_what_is_played_again_is_refused_where_that_is_enforced():
+    ring = key_ring(KEY, OTHER_KEY)
+    decides = acceptance(ring, replay_protection="enforce")
+    old, new = (frame_of(reply(5), KEY, st_num=number) for number in (1, 2))
+    for frame in (old, new, frame_of(reply(6), OTHER_KEY)):
+        assert decides.decide(frame, AT_NS).suspicion is None
+    assert refusal_of(decides, new) is Refusal.DUPLICATE
+    assert refusal_of(decides, old) is Refusal.REPLAYED
+    # Neither another sender nor a lost link makes it good.
+    assert refusal_of(decides, frame_of(reply(5), KEY, st_num=1, src=b"\x02" * 6)) is Refusal.REPLAYED
+    ring.absorb_write(2, 0x2115, words_of(KEY))
+    assert refusal_of(decides, old) is Refusal.REPLAYED
+    # Under another key it does not even verify, and that key begins anew.
+    ring.absorb_write(2, 0x2115, words_of(bytes(range(48))))
+    assert refusal_of(decides, old) is Refusal.BAD_HMAC
+    assert decides.decide(frame_of(reply(5), bytes(range(48)), st_num=1), AT_NS).suspicion is None
+
+
+def test_what_is_played_again_is_accepted_where_that_is_observed():
+    decides = acceptance(key_ring(KEY), replay_protection="observe")
+    frame = frame_of(reply(5), KEY, st_num=2)
+    assert decides.decide(frame, AT_NS).suspicion is None
+    for _ in range(2):
+        accepted = decides.decide(frame, AT_NS)
+        assert accepted.reply.frame == frame
+        assert accepted.suspicion is not None
+        assert accepted.suspicion.reason is Refusal.DUPLICATE
+
+
+def test_without_protection_nothing_is_remembered():
+    for decides in (
+        acceptance(key_ring(KEY), replay_protection="off"),
+        # Where nothing is verified whoever plays frames again may as well make new ones.
+        acceptance(KeyRing(2), verify=False, replay_protection="enforce"),
+    ):
+        for st_num in (2, 2, 1):
+            assert decides.decide(frame_of(reply(5), KEY, st_num=st_num), AT_NS).suspicion is None
+
+
+def test_a_frame_that_is_not_accepted_is_not_remembered():
+    decides = acceptance(key_ring(KEY, OTHER_KEY), replay_protection="enforce")
+    right = frame_of(reply(5), KEY, st_num=3)
+    assert decides.decide(right, AT_NS).suspicion is None
+    ahead = frame_of(reply(5), KEY, st_num=900, t_seconds=1_800_000_000)
+    # Every byte that is signed, from the ethertype on.
+    for bad in (
+        frame_of(reply(5), OTHER_KEY, st_num=900),
+        frame_of(reply(5), bytes(range(48)), st_num=900),
+        frame_of(reply(5), None, st_num=900),
+        *(ahead[:at] + bytes((ahead[at] ^ 1,)) + ahead[at + 1 :] for at in range(16, len(ahead))),
+        *(ahead[:length] for length in range(len(ahead))),
+    ):
+        assert refusal_of(decides, bad) not in (Refusal.DUPLICATE, Refusal.REPLAYED)
+    assert decides.decide(frame_of(reply(5), KEY, st_num=4), AT_NS).suspicion is None
+    assert decides.decide(ahead, AT_NS).suspicion is None  # it was right all along
+
+
 @contextmanager
-def receiving(port: RecordingPort) -> Iterator[queue.Queue[Input]]:
+def receiving(port: RecordingPort, replay_protection: ReplayProtection = "off") -> Iterator[queue.Queue[Input]]:
     inputs: queue.Queue[Input] = queue.Queue()
-    receiver = GooseReceiver(port, acceptance(key_ring(KEY)), inputs.put)
+    decides = acceptance(key_ring(KEY), replay_protection=replay_protection)
+    receiver = GooseReceiver(port, decides, inputs.put)
     receiver.start()
     try:
         yield inputs
@@ -116,6 +183,33 @@ def test_replies_go_to_the_sink_and_drops_are_counted():
         # The next report begins anew.
         port.put(b"")
         assert inputs.get(timeout=5) == GooseFramesDropped(counts={"undecodable": 1})
+
+
+def st_nums(inputs: queue.Queue[Input], count: int) -> list[int]:
+    received = [inputs.get(timeout=5) for _ in range(count)]
+    return [message.st_num for message in received if isinstance(message, PowerRequestReplyReceived)]
+
+
+def test_frames_played_again_are_counted_and_the_first_is_shown():
+    port = RecordingPort()
+    frames = [frame_of(reply(5), KEY, st_num=number) for number in (1, 2, 2, 1)]
+    shown = "connector 5: stNum 2, sqNum 0, t 2023-11-14T22:13:20.000Z after stNum 2"
+    with receiving(port, "enforce") as inputs:
+        for frame in frames:
+            port.put(frame)
+        assert st_nums(inputs, 2) == [1, 2]
+        dropped = inputs.get(timeout=5)
+        assert isinstance(dropped, GooseFramesDropped)
+        assert (dropped.counts, dropped.suspected) == ({"duplicate": 1, "replayed": 1}, {})
+        assert dropped.example.startswith(shown)
+    with receiving(port, "observe") as inputs:
+        for frame in frames:
+            port.put(frame)
+        assert st_nums(inputs, 4) == [1, 2, 2, 1]
+        observed = inputs.get(timeout=5)
+        assert isinstance(observed, GooseFramesDropped)
+        assert (observed.counts, observed.suspected) == ({}, {"duplicate": 1, "replayed": 1})
+        assert observed.example.startswith(shown)
 
 
 def test_a_reply_sent_again_and_again_does_not_flood_the_core():
