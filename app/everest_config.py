@@ -31,7 +31,7 @@ _SETTINGS: dict[str, type] = {
     field.name: type(field.default)
     for field in fields(Config)
     if isinstance(field.default, (bool, int, float, str))
-    and field.name not in {"error_history", "everest_timeout_s"}
+    and field.name not in {"error_history", "everest_timeout_s", "goose_replay_protection"}
 }
 """Names that the original has, too, and what they take."""
 _CONNECTOR_SETTINGS: dict[str, type] = {

@@ -98,6 +98,10 @@ def test_every_wrong_value_is_named_and_the_others_are_kept(tmp_path: Path) -> N
             "(and allow_insecure_goose: unsigned ones, too)",
         ),
         ("allow_insecure_goose = true" + CONNECTOR, "allow_insecure_goose: true has no effect"),
+        (
+            'verify_secure_goose = false\ngoose_replay_protection = "enforce"' + CONNECTOR,
+            'goose_replay_protection: "enforce" has no effect while verify_secure_goose is false',
+        ),
         ("HACK_publish_requested_voltage_current = true" + CONNECTOR, "see what was requested"),
         (CONNECTOR.replace("powermeter", "#"), "powermeter: none, and HACK_publish"),
         (CONNECTOR, "esn: is the default"),

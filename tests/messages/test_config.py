@@ -67,6 +67,10 @@ def test_defaults() -> None:
         ("everest_timeout_s = 31" + CONNECTOR, "everest_timeout_s: found 31; allowed: 1 to 30 s"),
         ("send_secure_goose = 1" + CONNECTOR, "send_secure_goose: found 1; allowed: true or false"),
         ("psu_ip = ''" + CONNECTOR, "psu_ip: found ''; allowed: text that is not empty"),
+        (
+            "goose_replay_protection = true" + CONNECTOR,
+            'goose_replay_protection: found true; allowed: "off", "observe" (count them) or "enforce" (drop',
+        ),
         ("goose_vlan_id = 4095" + CONNECTOR, "goose_vlan_id: found 4095; allowed: 0 to 4094"),
         ("goose_vlan_priority = 8" + CONNECTOR, "goose_vlan_priority: found 8; allowed: 0 to 7"),
         (
