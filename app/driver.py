@@ -1,7 +1,7 @@
 """The composition root: what the live driver consists of, and in which order it starts and stops.
 
-The main thread supervises: it waits for a signal, a recorder's report or a failure, and looks once in two
-seconds whether every thread lives (behaviour.md §10).
+The main thread supervises: it waits for a signal, a recorder's report or a failure, and looks once a second
+whether every thread lives and moves (supervision.py, behaviour.md §10).
 """
 
 import logging
@@ -10,9 +10,9 @@ import selectors
 import signal
 import ssl
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -24,14 +24,15 @@ from ..io.goose_publisher import GoosePublisher
 from ..io.goose_receiver import GooseAcceptance, GooseReceiver
 from ..io.key_ring import KeyRing
 from ..io.modbus_link import ModbusLink
+from ..io.sd_notify import SystemdNotifier
 from ..messages import outputs
 from ..messages.config import Config
 from ..replay.journal import Journal
 from ..replay.last_errors import NOTHING, LastErrors
 from .core_loop import CoreLoop
 from .process_log import ProcessLog
+from .supervision import LOOK_INTERVAL_S, Watched, log_where_threads_are
 
-SUPERVISION_INTERVAL_S = 2.0
 RECORDER_RETRY_S = 5.0
 FIRST_TRANSMISSIONS = 5
 """How often a stop request is sent before the process ends (behaviour.md §10)."""
@@ -41,6 +42,8 @@ CORE_TIMEOUT_S = 2.0
 """The core has a 1 s timer: a longer silence means that it hangs."""
 BROKER_TIMEOUT_S = 1.0
 RECORDER_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 14.0
+"""For all of `stop`: should something hang that has no limit of its own, the process ends all the same."""
 SWITCH_INTERVAL_S = 0.0005
 """A GIL hand-over may otherwise take 5 ms (architecture.md §5)."""
 
@@ -79,6 +82,8 @@ class Driver:
         self._signal: int | None = None
         self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
         self._logged_journal_failure = ""
+        self._look_due_s = time.monotonic()
+        self._systemd = SystemdNotifier.of_environment(os.environ)
 
         clock = Clock()
         self._clock = clock
@@ -102,7 +107,7 @@ class Driver:
             self._journal,
             clock,
             perform=self._perform,
-            turned=self._publisher.core_turned,
+            turned=self._turned,
             fatal=self.fatal,
         )
         acceptance = GooseAcceptance(
@@ -123,14 +128,15 @@ class Driver:
             tls_hostname=config.psu_cert_hostname,
         )
         self._bridge = EverestBridge(config, password, self._core.put)
-        self._parts: dict[str, Callable[[], bool]] = {
-            "core": self._core.is_alive,
-            "GOOSE publisher": self._publisher.is_alive,
-            "GOOSE receiver": self._receiver.is_alive,
-            "Modbus link": self._link.is_alive,
-            "MQTT client": self._bridge.is_alive,
-            "process log": process_log.is_alive,
-        }
+        self._watched = (
+            Watched("core", self._core.is_alive),  # that it moves, its turns say
+            Watched("GOOSE publisher", self._publisher.is_alive, self._publisher.pulse, self._publisher.nudge),
+            Watched("GOOSE receiver", self._receiver.is_alive, self._receiver.pulse, self._receiver.nudge),
+            Watched("Modbus link", self._link.is_alive, self._link.pulse, self._link.nudge),
+            Watched("MQTT client", self._bridge.is_alive, self._bridge.pulse),
+            # It hangs when nobody reads standard error: that must not stop a charge.
+            Watched("process log", process_log.is_alive),
+        )
 
     def start(self, restored: LastErrors = NOTHING) -> None:
         """What the core's first Outputs need comes first; what makes Inputs comes after the core. `restored`
@@ -149,24 +155,31 @@ class Driver:
         """Stop all power, then everything else; the process's exit code. Does not return if the core
         is stuck: the process ends then and there, with the stop requests sent."""
         reason = self._failure or f"signal {signal.Signals(self._signal or signal.SIGTERM).name}"
+        last_resort = threading.Timer(END_TIMEOUT_S, os._exit, (EXIT_FAILED,))
+        last_resort.daemon = True
+        last_resort.start()
         log.info("stopping: %s", reason)
+        self._systemd.stopping(reason)
         if not self._core.stop(reason, CORE_STOP_TIMEOUT_S):
             log.error("the core did not stop the power: the GOOSE publisher does")
             self._publisher.stop_power()
-        if not self._publisher.wait_sent(FIRST_TRANSMISSIONS, STOP_SENT_TIMEOUT_S):
+        if not self._publisher.send_out(FIRST_TRANSMISSIONS, STOP_SENT_TIMEOUT_S):
             self.fatal(f"not every stop request could be sent {FIRST_TRANSMISSIONS} times")
         if self._core.is_alive():
             log.error("the core does not end: the process ends without it")
+            log_where_threads_are()
             self._process_log.close()
             os._exit(EXIT_FAILED)
-        self._publisher.close()
-        self._receiver.close()
+        has_port_to_itself = self._publisher.close() and self._receiver.close()
         self._link.close()
         self._bridge.close(BROKER_TIMEOUT_S)
-        self._port.close()
+        if has_port_to_itself:
+            self._port.close()
+        self._systemd.close()
         if not self._journal.close(RECORDER_TIMEOUT_S):
             why = self._journal.failure or f"the recorder has not finished in {RECORDER_TIMEOUT_S:g} s"
             log.warning("the journal is not complete: %s", why)
+        last_resort.cancel()
         return EXIT_FAILED if self._failure else EXIT_OK
 
     def fatal(self, reason: str) -> None:
@@ -189,18 +202,31 @@ class Driver:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.register(self._journal.report_fd, selectors.EVENT_READ)
             while self._signal is None and self._failure is None:
-                for key, _ in selector.select(SUPERVISION_INTERVAL_S):
+                for key, _ in selector.select(max(0.0, self._look_due_s - time.monotonic())):
                     if key.fd == self._woken:
                         os.read(self._woken, 4096)
                     else:
                         self._read_reports()
-                silent_s = self._publisher.core_silent_s()
-                if silent_s > CORE_TIMEOUT_S:
-                    self.fatal(f"the core has not finished a turn for {silent_s:.1f} s")
-                for name, is_alive in self._parts.items():
-                    if not is_alive():
-                        self.fatal(f"the {name} thread has died")
+                if time.monotonic() >= self._look_due_s:
+                    self._look()
                 self._renew_recorder()
+
+    def _look(self) -> None:
+        """Whether every thread lives and moves."""
+        silent_s = self._publisher.core_silent_s()
+        if silent_s > CORE_TIMEOUT_S:
+            self.fatal(f"the core has not finished a turn for {silent_s:.1f} s")
+        for watched in self._watched:
+            if complaint := watched.complaint():
+                log_where_threads_are()
+                self.fatal(complaint)
+        self._systemd.supervised()
+        self._look_due_s = time.monotonic() + LOOK_INTERVAL_S
+
+    def _turned(self) -> None:
+        """The core has finished a turn; in its thread."""
+        self._publisher.core_turned()
+        self._systemd.turned()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signal = number

@@ -16,6 +16,7 @@ from ..messages.inputs import BrokerConnected, BrokerDisconnected, Input, MqttMe
 from .everest_codec import EverestCodec, EverestOutput
 from .mqtt_client import MqttClient
 from .mqtt_connection import Session
+from .pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,11 @@ class EverestBridge:
     def rejected_count(self) -> int:
         """Messages that did not fit their schema, since the start."""
         return self._rejections.count
+
+    @property
+    def pulse(self) -> Pulse:
+        """Of the MQTT thread, which turns at least once a second."""
+        return self._client.pulse
 
     def start(self) -> None:
         """Connects in the background."""

@@ -10,12 +10,15 @@
   After that the thread itself says stop, for every connector with power, and asks for power no more.
 - A send error is counted and logged once; the schedule goes on.
 - The thread sleeps until the next transmission is due, without a limit if there is none.
+- At the end (`stop_power`, `send_out`) the thread is not needed: the caller sends. Even the lock is not: who
+  has held it for half a second hangs, and a stop request counts more than the schedule.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from msgspec import structs
 
@@ -25,12 +28,15 @@ from ..messages.types import StopReason
 from .goose_codec import encode
 from .goose_port import GoosePort
 from .key_ring import KeyRing
+from .pulse import Pulse
 
 _FIRST_INTERVALS_NS = (2_000_000, 2_000_000, 4_000_000, 8_000_000)
 _STEADY_INTERVAL_NS = 1_000_000_000
 _CORE_TIMEOUT_NS = 2_000_000_000
 _SENDING_TIMEOUT_NS = 2_000_000_000
 """The interface is down or gone for so long: no stop request can leave either."""
+_LOCK_TIMEOUT_S = 0.5
+_JOIN_TIMEOUT_S = 1.0
 _COUNTER_MAX = 0xFFFFFFFF
 
 _log = logging.getLogger("fusioncharger.goose")
@@ -105,8 +111,9 @@ class GoosePublisher:
         self._on_failure = on_failure
         self._monotonic_ns = monotonic_ns
 
+        self.pulse = Pulse()
         self._condition = threading.Condition()
-        """Guards everything below, and wakes the thread and those in wait_sent."""
+        """Guards everything below, and wakes the thread."""
         self._current: dict[int, _Current] = {}
         self._stopped_by_us: set[int] = set()
         """Connectors whose stNum is one ahead of the core's, because we issued a stop request."""
@@ -160,34 +167,60 @@ class GoosePublisher:
     def stop_power(self) -> None:
         """The core is gone, or too late: say stop, at once, for every connector with power, and let no power
         request out any more."""
-        with self._condition:
+        with self._lock_if_free() as is_locked:
             self._core_stalled = True
             self._stop_powered()
-            self._condition.notify_all()
+            if is_locked:
+                self._condition.notify_all()
 
     def core_silent_s(self) -> float:
         """Seconds since the core finished a turn."""
         return (self._monotonic_ns() - self._core_turned_ns) / 1e9
 
-    def wait_sent(self, count: int, timeout_s: float) -> bool:
-        """Wait until the present message of every connector that has one was sent `count` times; False if that
-        took longer than `timeout_s`."""
-        with self._condition:
-            return self._condition.wait_for(
-                lambda: all(current.sent >= count for current in self._current.values()), timeout_s
-            )
+    def send_out(self, count: int, timeout_s: float) -> bool:
+        """Send the present message of every connector that has one, until it was sent `count` times; False if
+        that took longer than `timeout_s`."""
+        with self._lock_if_free():
+            deadline_ns = self._monotonic_ns() + round(timeout_s * 1e9)
+            while any(current.sent < count for current in self._current.values()):
+                now_ns = self._monotonic_ns()
+                if now_ns >= deadline_ns:
+                    return False
+                due_ns = min(current.due_ns for current in self._current.values())
+                time.sleep(max(0, min(due_ns, deadline_ns) - now_ns) / 1e9)
+                self._send_due()
+        return True
 
-    def close(self) -> None:
-        """End the thread. Nothing is sent any more."""
-        with self._condition:
-            self._closing = True
+    def nudge(self) -> None:
+        """Let the thread turn once. Never waits: who holds the lock may hang."""
+        if self._condition.acquire(blocking=False):
             self._condition.notify_all()
+            self._condition.release()
+
+    def close(self) -> bool:
+        """End the thread: nothing is sent any more. False if it hangs."""
+        self._closing = True
+        with self._lock_if_free() as is_locked:
+            if is_locked:
+                self._condition.notify_all()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_JOIN_TIMEOUT_S)
+        return not self._thread.is_alive()
+
+    @contextmanager
+    def _lock_if_free(self) -> Iterator[bool]:
+        """The lock, or not, if somebody hangs who has it: for what has to be done all the same."""
+        is_locked = self._condition.acquire(timeout=_LOCK_TIMEOUT_S)
+        try:
+            yield is_locked
+        finally:
+            if is_locked:
+                self._condition.release()
 
     def _run(self) -> None:
         told = ""
         while not self._closing:
+            self.pulse.beats += 1
             with self._condition:
                 if self._stop_if_core_stalled():
                     self._failure = f"the core has not finished a turn for {_CORE_TIMEOUT_NS / 1e9:g} s"
@@ -251,8 +284,6 @@ class GoosePublisher:
         for current in due:
             if not self._transmit(current):
                 del self._current[current.output.connector]
-        if due:
-            self._condition.notify_all()
 
     def _stop_if_core_stalled(self) -> bool:
         """Say stop for every connector with power if the core is too long silent; True if that was so."""

@@ -24,12 +24,14 @@ from .goose_codec import DecodedFrame, GooseError, Refusal, decode, verify
 from .goose_port import GoosePort
 from .goose_replay_guard import ReplayGuard, Suspicion
 from .key_ring import KeyRing
+from .pulse import Pulse
 
 _KERNEL_QUEUE_FULL = "kernel_queue_full"
 _REPORT_INTERVAL_S = 1.0
 _ACCEPTED_PER_SECOND = 100
 """A PSU sends a few for each connector: a new reply comes up to five times in 16 ms, then once a second."""
 _RETRY_S = 1.0
+_JOIN_TIMEOUT_S = 1.0
 
 _log = logging.getLogger("fusioncharger.goose")
 
@@ -127,6 +129,7 @@ class GooseReceiver:
         self._port = port
         self._acceptance = acceptance
         self._sink = sink
+        self.pulse = Pulse()
         self._closing = threading.Event()
         self._dropped: Counter[str] = Counter()
         self._suspected: Counter[str] = Counter()
@@ -148,15 +151,21 @@ class GooseReceiver:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def close(self) -> None:
-        """End the thread. The port stays open."""
+    def nudge(self) -> None:
+        """Let the thread turn once."""
+        self._port.interrupt()
+
+    def close(self) -> bool:
+        """End the thread. The port stays open. False if the thread hangs."""
         self._closing.set()
         self._port.interrupt()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_JOIN_TIMEOUT_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._closing.is_set():
+            self.pulse.beats += 1
             try:
                 frame = self._port.receive(max(0.0, self._report_due_s - time.monotonic()))
             except OSError as error:

@@ -53,6 +53,7 @@ from ..messages.outputs import (
 from .key_ring import KeyRing
 from .modbus_codec import ReadRequest, RefusedRequest, Request, UnexpectedPdu, WriteRequest
 from .modbus_connection import Attempt, Connection, ConnectionLostError
+from .pulse import Pulse
 from .tls_handshake import Handshake, TlsHandshakeError
 
 LinkOutput = (
@@ -89,6 +90,7 @@ class ModbusLink:
         self._tls = tls
         self._tls_hostname = tls_hostname
         self._handshake_timeout_s = handshake_timeout_s
+        self.pulse = Pulse()
         self._outputs: deque[LinkOutput] = deque()
         self._closing = False
         self._woken, self._wake = socket.socketpair()
@@ -115,8 +117,13 @@ class ModbusLink:
         self._outputs.append(output)
         self._wake_up()
 
-    def close(self) -> None:
-        """Send what was handed over, close the connection (without an Input for it) and end the thread."""
+    def nudge(self) -> None:
+        """Let the thread turn once. Never blocks."""
+        self._wake_up()
+
+    def close(self) -> bool:
+        """Send what was handed over, close the connection (without an Input for it) and end the thread. False
+        if the thread hangs."""
         self._closing = True
         self._wake_up()
         if self._thread.is_alive():
@@ -125,6 +132,7 @@ class ModbusLink:
             self._selector.close()
             self._woken.close()
         self._wake.close()
+        return not self._thread.is_alive()
 
     def _wake_up(self) -> None:
         # Suppressed: the pair is full, so the thread wakes anyway; or the link is closed.
@@ -136,6 +144,7 @@ class ModbusLink:
     def _run(self) -> None:
         try:
             while not self._closing:
+                self.pulse.beats += 1
                 self._turn()
             self._take_outputs()
         finally:
@@ -203,7 +212,8 @@ class ModbusLink:
 
     def _begin(self, number: int) -> None:
         try:
-            self._attempt = Attempt(number, self._host, self._port, self._connect_timeout_s)
+            with self.pulse.blocking():
+                self._attempt = Attempt(number, self._host, self._port, self._connect_timeout_s)
         # getaddrinfo raises ValueError for what cannot be a host name at all.
         except (OSError, ValueError) as error:
             self._report_failure(number, error)

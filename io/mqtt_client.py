@@ -27,6 +27,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from ..messages.config import MqttConfig
 from .mqtt_connection import MqttConnection, Session
+from .pulse import Pulse
 
 log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -58,6 +59,7 @@ class MqttClient:
         self._on_disconnected = on_disconnected
         self._on_message = on_message
         self._client_id = f"fusioncharger-{uuid.uuid4().hex}"
+        self.pulse = Pulse()
         self._connection: MqttConnection | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -92,6 +94,7 @@ class MqttClient:
         version = MQTTProtocolVersion.MQTTv5
         delay_s = FIRST_RETRY_S
         while not self._closing.is_set():
+            self.pulse.beats += 1
             started_at = time.monotonic()
             connection = self._serve_one_connection(version)
             if version is MQTTProtocolVersion.MQTTv5 and self._is_too_old(connection):
@@ -115,6 +118,7 @@ class MqttClient:
             clean_start=not self._spoke_mqtt_5,
             on_online=_guarded(self._report_connected),
             on_message=_guarded(self._on_message),
+            pulse=self.pulse,
         )
         self._connection = connection
         if self._closing.is_set():  # close() may have looked for a connection before there was this one

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..messages.config import MqttConfig
+from .pulse import Pulse
 
 KEEPALIVE_S = 5
 """A broker that falls silent is given up after at most twice this."""
@@ -58,6 +59,7 @@ class MqttConnection:
         clean_start: bool,
         on_online: Callable[[MQTTProtocolVersion, bool], None],
         on_message: Callable[[paho.MQTTMessage], None],
+        pulse: Pulse,
     ) -> None:
         self.is_online = False
         """The subscriptions were acknowledged. Stays True after the loss."""
@@ -68,6 +70,7 @@ class MqttConnection:
         self._version = version
         self._clean_start = clean_start
         self._on_online = on_online
+        self._pulse = pulse
         self._opened = False
         self._answered = False
         self._finishing = False
@@ -93,6 +96,21 @@ class MqttConnection:
 
     def serve(self) -> None:
         """Connects and returns when the connection is lost. OSError: there was none."""
+        with self._pulse.blocking():
+            self._connect()
+        deadline = time.monotonic() + CONNACK_TIMEOUT_S
+        try:
+            while self._client.loop(timeout=1.0 if self._answered else 0.1) is MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._pulse.beats += 1
+                if not self._answered and time.monotonic() > deadline:
+                    self.loss = "the broker does not answer"
+                    return
+        finally:
+            sock = self._client.socket()
+            if sock is not None:
+                sock.close()
+
+    def _connect(self) -> None:
         if self._version is MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's
             properties.SessionExpiryInterval = math.ceil(self._session.expiry_s)
@@ -106,16 +124,6 @@ class MqttConnection:
             )
         else:
             self._client.connect(self._broker.host, self._broker.port, KEEPALIVE_S)
-        deadline = time.monotonic() + CONNACK_TIMEOUT_S
-        try:
-            while self._client.loop(timeout=1.0 if self._answered else 0.1) is MQTTErrorCode.MQTT_ERR_SUCCESS:
-                if not self._answered and time.monotonic() > deadline:
-                    self.loss = "the broker does not answer"
-                    return
-        finally:
-            sock = self._client.socket()
-            if sock is not None:
-                sock.close()
 
     @property
     def is_unanswered(self) -> bool:

@@ -7,10 +7,11 @@ pipe. No test sleeps.
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
@@ -82,7 +83,14 @@ def _follow(stream: IO[str], take: Callable[[str], None]) -> threading.Thread:
 class Process:
     """A fusioncharger process and its log."""
 
-    def __init__(self, command: list[str], *, events: bool = False, wrapper: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        events: bool = False,
+        wrapper: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.log: Feed[str] = Feed()
         self.events: Feed[Event] = Feed()
         self.popen = subprocess.Popen(
@@ -91,6 +99,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         assert self.popen.stdout is not None
         assert self.popen.stderr is not None
@@ -345,13 +354,18 @@ dir = "{self.directory / "sessions"}"
 {tables}"""
 
     def start_driver(
-        self, *options: str, fault: str = "", wrapper: Sequence[str] = (), first_key: bool = True
+        self,
+        *options: str,
+        fault: str = "",
+        wrapper: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        first_key: bool = True,
     ) -> Process:
         """Start the driver and wait until it is up: MAC exchanged, first-key cycle over, MQTT connected."""
         program = [str(FAULTY_DRIVER), fault] if fault else ["-m", "fusioncharger", "run"]
         mark = self.everest.messages.mark()
         rounds = self.mock.events.mark()
-        self.launch_driver(*options, program=program, wrapper=wrapper)
+        self.launch_driver(*options, program=program, wrapper=wrapper, environment=environment)
         self.everest.wait("telemetry/status", "online", after=mark)
         self.mock.events.wait(lambda event: event["event"] == "round_done", after=rounds)
         if first_key:
@@ -365,9 +379,11 @@ dir = "{self.directory / "sessions"}"
         *options: str,
         program: Sequence[str] = ("-m", "fusioncharger", "run"),
         wrapper: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Start the driver and wait for nothing."""
-        self._drivers.append(Process([*program, "--config", str(self.config), *options], wrapper=wrapper))
+        command = [*program, "--config", str(self.config), *options]
+        self._drivers.append(Process(command, wrapper=wrapper, environment=environment))
         return self.driver
 
     def close(self) -> None:

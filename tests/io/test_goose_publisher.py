@@ -113,7 +113,7 @@ def test_a_new_message_replaces_the_former():
     with publishing(port, key_ring(KEY)) as publisher:
         publisher.issue(power(st_num=1))
         publisher.issue(stop(st_num=2))
-        assert publisher.wait_sent(5, 5)
+        assert publisher.send_out(5, 5)
 
     kinds = [(type(frame.message), frame.header.st_num) for frame in port.decoded()]
     last_power = max(i for i, kind in enumerate(kinds) if kind == (PowerRequest, 1))
@@ -126,18 +126,18 @@ def test_each_connector_has_its_own_message_and_key():
     with publishing(port, key_ring(KEY, OTHER_KEY)) as publisher:
         publisher.issue(power(1))
         publisher.issue(stop(2))
-        assert publisher.wait_sent(5, 5)
+        assert publisher.send_out(5, 5)
 
     for frame in port.decoded():
         assert verify(frame, KEY if frame.message.connector_no == 5 else OTHER_KEY)
 
 
-def test_wait_sent_says_when_it_takes_too_long():
+def test_send_out_says_when_it_takes_too_long():
     port = RecordingPort()
     with publishing(port, key_ring(KEY)) as publisher:
-        assert publisher.wait_sent(5, 0)  # no connector has a message
+        assert publisher.send_out(5, 0)  # no connector has a message
         publisher.issue(stop())
-        assert not publisher.wait_sent(1000, 0.05)
+        assert not publisher.send_out(1000, 0.05)
 
 
 def test_without_a_key_nothing_is_sent():
@@ -152,7 +152,7 @@ def test_without_a_key_nothing_is_sent():
         # A key that is gone ends the repeats, and a new message that cannot be signed ends the former one.
         ring.forget(1)
         publisher.issue(stop(st_num=3))
-        assert publisher.wait_sent(1000, 0)
+        assert publisher.send_out(1000, 0)
     assert {frame.header.st_num for frame in port.decoded()} == {2}
 
 
@@ -163,7 +163,7 @@ def test_repeats_end_when_the_key_is_forgotten():
         port.on_send = lambda: ring.forget(1)
         publisher.issue(stop())
         # No message is left to wait for.
-        assert publisher.wait_sent(1000, 5)
+        assert publisher.send_out(1000, 5)
     assert len(port.frames()) == 1
 
 
@@ -239,7 +239,7 @@ def test_a_stalled_core_is_replaced_by_stop_requests_and_gets_no_power_again():
         clock.ahead_ns += 2000 * MS
         publisher.silence(4)  # wakes the thread, whose sleep was reckoned by the clock before the leap
         assert stalled.wait(5)
-        assert publisher.wait_sent(5, 5)
+        assert publisher.send_out(5, 5)
 
         newest = {frame.message.connector_no: frame for frame in port.decoded()}
         assert newest[5].message == StopRequest(connector_no=5, reason=StopReason.OTHER_CHARGER_FAULT)
@@ -284,10 +284,10 @@ def test_send_errors_are_counted_logged_once_and_end(caplog):
         publisher.issue(stop(st_num=1))
         publisher.issue(stop(st_num=2))
         assert publisher.send_errors >= 2
-        assert not publisher.wait_sent(1, 0.05)
+        assert not publisher.send_out(1, 0.05)
         port.error = None
         publisher.issue(stop(st_num=3))
-        assert publisher.wait_sent(5, 5)
+        assert publisher.send_out(5, 5)
         assert publisher.is_alive()
     levels = [record.levelname for record in caplog.records]
     assert levels == ["WARNING", "INFO"]
@@ -301,7 +301,7 @@ def test_once_the_power_was_stopped_none_leaves_any_more():
         publisher.stop_power()
         publisher.issue(power(st_num=2))
         publisher.issue(stop(st_num=3))
-        assert publisher.wait_sent(5, 5)
+        assert publisher.send_out(5, 5)
     assert all(isinstance(frame.message, StopRequest) for frame in port.decoded())
 
 
@@ -333,3 +333,48 @@ def test_it_publishes_over_a_real_socket():
     sending.close()
     receiving.close()
     assert None not in frames
+
+
+def test_whoever_hangs_with_the_lock_cannot_keep_the_power_on():
+    port = RecordingPort()
+    publisher = GoosePublisher(
+        port, key_ring(KEY), send_secure=True, vlan_id=0, vlan_priority=5, on_failure=ignore
+    )
+    publisher.issue(power())
+    held, may_end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with publisher._condition:
+            held.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    held.wait()
+    publisher.nudge()  # does not wait
+    publisher.stop_power()
+    assert publisher.send_out(5, 5)
+    assert publisher.close()
+    may_end.set()
+    thread.join()
+    kinds = [type(frame.message) for frame in port.decoded()]
+    assert kinds == [PowerRequest] + [StopRequest] * 5
+
+
+def test_without_its_thread_everything_is_sent_all_the_same():
+    port = RecordingPort()
+    publisher = GoosePublisher(
+        port, key_ring(KEY), send_secure=True, vlan_id=0, vlan_priority=5, on_failure=ignore
+    )
+    publisher.issue(stop())
+    assert publisher.send_out(5, 5)
+    assert [frame.header.sq_num for frame in port.decoded()] == [0, 1, 2, 3, 4]
+
+
+def test_a_nudged_thread_turns():
+    with publishing(RecordingPort(), key_ring(KEY)) as publisher:
+        for beats in range(2, 5):
+            deadline_s = time.monotonic() + 5
+            while publisher.pulse.beats < beats and time.monotonic() < deadline_s:
+                publisher.nudge()
+            assert publisher.pulse.beats >= beats

@@ -228,33 +228,6 @@ def test_a_blocked_core_cannot_go_on_with_power(tmp_path: Path) -> None:
         assert len(stops) >= 5
 
 
-@pytest.mark.parametrize("fault", ["die", "link"])
-def test_a_thread_that_dies_stops_power_and_the_process(tmp_path: Path, fault: str) -> None:
-    with rig(tmp_path) as system:
-        system.start_driver(fault=fault)
-        system.charge(1)
-        mark = system.mock.events.mark()
-        system.everest.setpoint(1, 666, 20)  # the fault "link" came with the report that says CHARGING
-        system.wait_stop(1, timeout_s=5)
-        assert system.driver.wait(5) == 1
-        stops = [event for event in system.mock.events.all()[mark:] if event["event"] == "stop_request"]
-        assert len([event for event in stops if event["st_num"] == stops[0]["st_num"]]) >= 5
-        assert not any(
-            event["event"] == "power_request" and event["voltage"] > 0 and event["t"] > stops[0]["t"]
-            for event in system.mock.events.all()
-        )
-        assert any("ERROR" in line for line in system.driver.log.all())
-
-
-def test_a_receiver_that_dies_is_noticed(tmp_path: Path) -> None:
-    with rig(tmp_path) as system:
-        system.start_driver(fault="receive")
-        system.everest.bsp(1, "B")
-        assert system.driver.wait(5) == 1
-        system.wait_stop(1)
-        assert any("GOOSE receiver thread has died" in line for line in system.driver.log.all())
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ending_stops_power_first(tmp_path: Path, number: signal.Signals) -> None:
     with rig(tmp_path, connectors=2) as system:

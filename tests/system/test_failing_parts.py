@@ -1,0 +1,227 @@
+"""Every thread, and the recorder, is killed or made to hang while cars charge (behaviour.md §10).
+
+What holds of each: power ends within 5 s and never comes back, every stop request is sent five times, the
+process ends with 1 and says why. Of the process log: that it may hang, since it does when nobody reads standard
+error. Of the recorder: that charging goes on.
+"""
+
+import itertools
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fusioncharger.replay.logs import open_logs
+from fusioncharger.replay.replayer import replay
+from rig import Event, Feed, Rig, rig, utc_s
+
+FAULT_V = 666
+LIMIT_S = 5.0
+"""behaviour.md §10."""
+STOP_LIMIT_S = 5.0
+"""From the first stop request to the end of the process, whatever hangs."""
+UNAVAILABLE = "VendorWarning", "journal_unavailable"
+
+
+def charging_driver(system: Rig, fault: str) -> int:
+    """A driver whose connectors charge, all frames sent five times; where its events go on from."""
+    system.start_driver(fault=fault)
+    for connector in range(1, system.connectors + 1):
+        mark = system.mock.events.mark()
+        system.charge(connector)
+        system.mock.events.wait(lambda event: event.get("sq_num") == 5, after=mark, what="steady repeats")
+    return system.mock.events.mark()
+
+
+def stops_of(system: Rig, connector: int, mark: int) -> list[Event]:
+    return [
+        event
+        for event in system.mock.events.all()[mark:]
+        if event["event"] == "stop_request" and event["connector_no"] == connector + 4
+    ]
+
+
+def fault_utc_s(system: Rig) -> float:
+    """When the thread was ended, or began to hang."""
+    line = system.driver.log.wait(lambda line: line.startswith("fault at "))
+    return float(line.removeprefix("fault at "))
+
+
+def check_safe_stop(system: Rig, mark: int) -> None:
+    """Each connector: stopped in time, five times, and no power after that."""
+    begin_utc_s = fault_utc_s(system)
+    for connector in range(1, system.connectors + 1):
+        stops = stops_of(system, connector, mark)
+        assert [stop["sq_num"] for stop in stops][:5] == [0, 1, 2, 3, 4]
+        assert utc_s(stops[0]) - begin_utc_s < LIMIT_S
+        assert not any(
+            event["event"] == "power_request"
+            and event["connector_no"] == connector + 4
+            and event["voltage"] > 0
+            and event["t"] > stops[0]["t"]
+            for event in system.mock.events.all()[mark:]
+        )
+        print(f"connector {connector}: stopped after {utc_s(stops[0]) - begin_utc_s:.1f} s")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("die", "the core has failed"),
+        ("block", "the core has not finished a turn"),
+        ("link dies", "the Modbus link thread has died"),
+        ("link hangs", "the Modbus link thread hangs"),
+        ("receiver dies", "the GOOSE receiver thread has died"),
+        ("receiver hangs", "the GOOSE receiver thread hangs"),
+        ("publisher dies", "the GOOSE publisher thread has died"),
+        # It hangs with its lock, so the core does, too, as soon as it has something to send.
+        ("publisher hangs", "the core has not finished a turn|the GOOSE publisher thread hangs"),
+        ("mqtt dies", "the MQTT client thread has died"),
+        ("mqtt hangs", "the MQTT client thread hangs"),
+        ("log dies", "the process log thread has died"),
+    ],
+)
+def test_a_thread_that_dies_or_hangs(tmp_path: Path, fault: str, reason: str) -> None:
+    with rig(tmp_path, connectors=2) as system:
+        mark = charging_driver(system, fault)
+        system.everest.setpoint(1, FAULT_V, 20)
+        for connector in (1, 2):
+            system.wait_stop(connector, after=mark)
+        assert system.driver.wait() == 1
+        ended_s = time.time() - fault_utc_s(system)
+        assert ended_s < LIMIT_S + STOP_LIMIT_S
+        print(f"process ended after {ended_s:.1f} s")
+        check_safe_stop(system, mark)
+        if not fault.startswith("log"):
+            assert any(re.search(reason, line) for line in system.driver.log.all())
+        if fault.endswith("hangs"):
+            # The log says in which call.
+            assert any("is in: " in line and "hang (faulty_driver" in line for line in system.driver.log.all())
+
+
+def test_a_process_log_that_hangs_stops_nothing(tmp_path: Path) -> None:
+    with rig(tmp_path) as system:
+        charging_driver(system, "log hangs")
+        system.everest.setpoint(1, FAULT_V, 20)
+        # Longer than any other thread may hang: the driver's own turns, once a second, are the clock.
+        for _ in range(5):
+            seen = system.everest.messages.mark()
+            system.everest.wait("m2e/communication_check", after=seen)
+        mark = system.mock.events.mark()
+        system.everest.setpoint(1, 500, 20)
+        system.wait_power(1, "CHARGING", 500, after=mark)
+        assert not any(event["event"] == "stop_request" for event in system.mock.events.all()[mark:])
+        system.driver.popen.terminate()
+        system.wait_stop(1, after=mark)
+        assert system.driver.wait() == 1  # it says that it could not write its log
+
+
+# --- the recorder -------------------------------------------------------------------------------------------
+
+
+def charge_on(system: Rig, seconds: float) -> None:
+    """New setpoints, one after another, each of which has to arrive."""
+    end_s = time.monotonic() + seconds
+    n = 0
+    while time.monotonic() < end_s:
+        n += 1
+        mark = system.mock.events.mark()
+        system.everest.setpoint(1, 300 + n % 300, 10)
+        frame = system.wait_power(1, "CHARGING", 300 + n % 300, after=mark)
+        assert frame["sq_num"] == 0
+    assert n > 100
+
+
+def check_recorder_was_replaced(system: Rig, mark: int, seen: int) -> None:
+    """EVerest was told, a new recorder writes, nothing was stopped, and both parts of the log replay."""
+    system.everest.wait_error(1, *UNAVAILABLE, after=mark)
+    system.everest.wait_error(1, *UNAVAILABLE, raised=False, after=mark)
+    charge_on(system, 1)
+    assert stops_of(system, 1, seen) == []
+    assert system.driver.terminate() == 0
+    log = open_logs([system.directory / "sessions"])
+    assert len(log.segments) == 2
+    for segment in log.segments:
+        with segment.read() as reader:
+            assert replay(reader).divergence is None
+            is_last = segment is log.segments[-1]
+    assert is_last
+    assert reader.gap is not None
+
+
+def test_a_recorder_that_is_killed_is_replaced_and_charging_goes_on(tmp_path: Path) -> None:
+    with rig(tmp_path) as system:
+        seen = charging_driver(system, "small backlog")
+        mark = system.everest.messages.mark()
+        (recorder,) = system.driver.children()
+        os.kill(recorder, signal.SIGKILL)
+        check_recorder_was_replaced(system, mark, seen)
+
+
+def test_a_recorder_that_hangs_is_replaced_once_the_backlog_is_full(tmp_path: Path) -> None:
+    with rig(tmp_path) as system:
+        seen = charging_driver(system, "small backlog")
+        mark = system.everest.messages.mark()
+        (recorder,) = system.driver.children()
+        os.kill(recorder, signal.SIGSTOP)
+        try:
+            while not system.everest.raised(1, after=mark):
+                charge_on(system, 1)
+        finally:
+            os.kill(recorder, signal.SIGCONT)
+        check_recorder_was_replaced(system, mark, seen)
+
+
+# --- systemd ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def systemd(path: Path) -> Iterator[tuple[socket.socket, dict[str, str]]]:
+    """A socket as systemd's, and the environment that it gives a service."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(path))
+        notified.settimeout(10)
+        yield notified, {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "2000000"}
+
+
+def test_the_watchdog_is_fed_by_turns_and_by_nothing_else(tmp_path: Path) -> None:
+    with rig(tmp_path) as system, systemd(tmp_path / "notify") as (notified, environment):
+        system.start_driver(fault="block", environment=environment)
+        assert notified.recv(100) == b"READY=1"
+        times_s = []
+        for _ in range(3):
+            assert notified.recv(100) == b"WATCHDOG=1"
+            times_s.append(time.monotonic())
+        assert max(later - earlier for earlier, later in itertools.pairwise(times_s)) < 2
+        system.everest.bsp(1, "B")
+        system.wait_key(1)
+        system.everest.setpoint(1, FAULT_V, 20)
+        begin_s = time.monotonic()
+        last_s = begin_s
+        while (message := notified.recv(200)) == b"WATCHDOG=1":
+            last_s = time.monotonic()
+        assert message.startswith(b"STOPPING=1\nSTATUS=stopping: the core has not finished a turn")
+        assert last_s - begin_s < 0.1, "the core hangs and systemd hears that it turns"
+        assert time.monotonic() - begin_s > 1.9
+        assert system.driver.wait() == 1
+
+
+def test_systemd_is_told_of_the_end(tmp_path: Path) -> None:
+    with rig(tmp_path) as system, systemd(tmp_path / "notify") as (notified, environment):
+        system.start_driver(environment=environment)
+        assert system.driver.terminate() == 0
+        notified.settimeout(0)
+        messages: Feed[bytes] = Feed()
+        try:
+            while True:
+                messages.add(notified.recv(200))
+        except BlockingIOError:
+            pass
+        first, *_, last = messages.all()
+        assert first == b"READY=1"
+        assert last == b"STOPPING=1\nSTATUS=stopping: signal SIGTERM"
