@@ -13,9 +13,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from ..messages.config import ConfigError
-from ..replay.comparison import Comparison, summary
+from ..replay.changed_code import compare
+from ..replay.comparison import summary
 from ..replay.divergence import report
-from ..replay.logs import Log, Segment, open_logs
+from ..replay.log_format import Gap
+from ..replay.logs import Log, Segment, missing_between, open_logs
 from ..replay.moments import MomentError, utc_text
 from ..replay.reader import (
     DamagedLogError,
@@ -29,16 +31,15 @@ from ..replay.reader import (
 from ..replay.replayer import Replay, replay
 from ..replay.session import Session
 from ..replay.state_text import state_json, state_text, turn_line
-from ..replay.stepping import Stepper, restored_states
+from ..replay.stepping import snapshot_differs
 from ..replay.what_if import SettingError, what_if
 from .log_files import say_left_out
 from .progress import Advance, progress
+from .replay_findings import DAMAGED, IDENTICAL, Findings
 from .replay_step import step_through
 
-IDENTICAL = 0
 DIVERGED = 1
 USAGE = 2
-DAMAGED = 3
 UNSUPPORTED = 4
 
 _ADVICE = """\
@@ -129,6 +130,7 @@ class _Part(Struct, frozen=True):
 
     segment: Segment
     found: Replay
+    gap: Gap | None
     ending: Ending | None
     """None: it diverged before its end."""
 
@@ -136,48 +138,49 @@ class _Part(Struct, frozen=True):
 def _replay_all(log: Log, *, stop_at_first: bool, accept_new_fields: bool) -> int:
     """Print what is to be said of each segment, the verdict last."""
     turns = outputs = 0
-    damage = ""
+    findings = Findings(log)
     former: _Part | None = None
     with progress("replaying", sum(segment.size_bytes for segment in log.segments)) as advance:
         for part in _parts(log, advance):
             turns += part.found.turns
             outputs += part.found.outputs
-            if former is not None and not _goes_on(former, part):
+            findings.add_beginning(part.segment, part.gap)
+            if former is not None and (other := _breaks(former, part, accept_new_fields=accept_new_fields)):
+                print("\n".join([*findings.lines, other]))
+                return DIVERGED
+            if part.found.divergence is not None and stop_at_first:
+                print("\n".join([*findings.lines, report(part.found.divergence)]))
                 return DIVERGED
             if part.found.divergence is not None:
-                if stop_at_first:
-                    print(report(part.found.divergence))
-                    return DIVERGED
-                compared = _compare(log, accept_new_fields=accept_new_fields)
-                if compared.differing:
-                    print(summary(compared))
-                    print(_ADVICE)
-                    return DIVERGED
-                print(f"{compared.new_fields} fields that the recorded version did not have were ignored")
-                print(f"identical: {compared.turns} turns, but for these")
-                return IDENTICAL
-            damage = damage or _damage(part)
-            _say_end(part, more=part.segment is not log.segments[-1])
+                return _compare_all(log, accept_new_fields=accept_new_fields)
+            findings.add_ending(part.segment, part.ending, part.found.altered, part.found.unfinished)
             former = part
-    verdict = f"identical: {turns} turns, {outputs} outputs"
-    if damage:
-        print(f"{damage}; replayed up to there: {verdict}")
-        return DAMAGED
-    print(verdict)
-    return IDENTICAL
+    return findings.verdict(f"identical: {turns} turns, {outputs} outputs")
 
 
-def _compare(log: Log, *, accept_new_fields: bool) -> Comparison:
-    """Every turn that differs: the slow way. Each segment starts from its own snapshot."""
-    comparison = Comparison(accept_new_fields=accept_new_fields)
+def _compare_all(log: Log, *, accept_new_fields: bool) -> int:
+    """Something differs: print all that does; the exit code."""
+    findings = Findings(log)
     with progress("comparing", sum(segment.size_bytes for segment in log.segments)) as advance:
-        for segment in log.segments:
-            with segment.read() as reader:
-                stepper = Stepper(reader.header)
-                for turn in reader.turns():
-                    comparison.add(stepper.step(turn).divergence())
+
+        def done(segment: Segment, reader: LogReader, altered: str) -> None:
+            findings.add_beginning(segment, reader.gap)
+            findings.add_ending(segment, reader.ending, altered)
             advance(segment.size_bytes)
-    return comparison
+
+        compared = compare(log, accept_new_fields=accept_new_fields, done=done)
+    if not compared.differing:
+        findings.lines.append(
+            f"{compared.new_fields} fields that the recorded version did not have were ignored"
+        )
+        return findings.verdict(f"identical: {compared.turns} turns, but for these")
+    print(summary(compared))
+    if findings.lines:
+        print("\n".join(["", *findings.lines]))
+    if findings.damage:
+        print(f"{findings.damage}; compared up to there")
+    print(_ADVICE)
+    return DIVERGED
 
 
 def _what_if(log: Log, settings: list[str], *, accept_new_fields: bool) -> int:
@@ -199,47 +202,20 @@ def _parts(log: Log, advance: Advance) -> Iterator[_Part]:
     for segment in log.segments:
         with segment.read() as reader:
             found = replay(reader)
-            _say_gap(reader)
-            yield _Part(segment, found, reader.ending)
+            yield _Part(segment, found, reader.gap, reader.ending)
         advance(segment.size_bytes)
 
 
-def _say_gap(reader: LogReader) -> None:
-    gap = reader.gap
-    if gap is not None:
-        print(f"gap: turns {gap.first_turn} to {gap.last_turn} are missing: {gap.reason}")
-
-
-def _goes_on(former: _Part, part: _Part) -> bool:
-    """Whether a segment begins with the states that the one before it ended with. Said if it does not."""
+def _breaks(former: _Part, part: _Part, *, accept_new_fields: bool) -> str:
+    """Says so if a segment does not begin with the states that the one before it ended with."""
     is_continued = former.ending is not None and former.ending.kind is EndKind.CONTINUES
-    if not (is_continued and part.segment.follows(former.segment)):
-        return True
-    recorded = restored_states(part.segment.header)
-    differing = [name for name, state in former.found.states.items() if recorded.get(name) != state]
-    if differing:
-        print(
-            f"diverged before turn {part.segment.header.first_turn}: the snapshot in {part.segment.path.name} "
-            f"is not what the turns before it lead to: {', '.join(differing)}"
-        )
-    return not differing
-
-
-def _damage(part: _Part) -> str:
-    """What is wrong with the file; "" if nothing is."""
-    assert part.ending is not None  # noqa: S101 - without divergence, the segment was read to its end
-    why = part.found.altered or (part.ending.text if part.ending.kind is EndKind.DAMAGED else "")
-    return f"damaged after turn {part.ending.last_turn}: {why}" if why else ""
-
-
-def _say_end(part: _Part, *, more: bool) -> None:
-    """How a segment ended, unless the next one just goes on, or it is damaged, which the verdict says."""
-    ending = part.ending
-    if part.found.unfinished:
-        print(part.found.unfinished)
-    if ending is not None and ending.text and (ending.kind is not EndKind.DAMAGED or more):
-        name = f"{part.segment.path.name}: " if more else ""
-        print(f"{name}{ending.text}")
+    if former.ending is None or not (is_continued and part.segment.follows(former.segment)):
+        return ""
+    if missing_between(former.segment, former.ending.last_turn, part.segment):
+        return ""
+    return snapshot_differs(
+        part.segment.header, former.found.states, part.segment.path, accept_new_fields=accept_new_fields
+    )
 
 
 # --- a moment, or some turns -------------------------------------------------------------------------------
@@ -285,4 +261,4 @@ def _show_turns(log: Log, since: str | None, until: str | None, speed: float | N
     return DAMAGED if session.damage else IDENTICAL
 
 
-__all__ = ["LogError", "add_arguments", "replay_command"]
+__all__ = ["DAMAGED", "IDENTICAL", "LogError", "add_arguments", "replay_command"]

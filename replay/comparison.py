@@ -4,7 +4,7 @@ A kind is: in which Input, at which connector, what about which Output is other.
 are laid beside the replayed ones by type and connector (and topic), so that one that is new moves no other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -12,11 +12,13 @@ import msgspec
 from msgspec import Struct
 
 from ..messages.outputs import AnyOutput
-from .divergence import Divergence, report
-from .log_format import unsealed
-from .reader import RecordedOutput, Turn
+from .divergence import Divergence, differs, report
+from .log_format import is_sealed, unsealed
+from .new_fields import lacking
+from .reader import RecordedOutput
 
 _encoder = msgspec.json.Encoder()
+_TIMER_NUMBERS = frozenset({"number"})
 _KINDS_SHOWN = 40
 _COLUMNS = 100
 _VALUE_COLUMNS = 90
@@ -31,6 +33,16 @@ class Kind(Struct, frozen=True):
     output: str
     what: str
     """"new", "missing", or the fields that are other."""
+
+
+class _Side(Struct, frozen=True):
+    """An Output, recorded or replayed."""
+
+    fields: dict[str, Any]
+    message: RecordedOutput | AnyOutput | None
+
+
+_NOTHING = _Side({}, None)
 
 
 class Found(Struct):
@@ -62,10 +74,14 @@ class Comparison:
         self._ignored = ignored
 
     def add(self, divergence: Divergence) -> None:
-        """A turn: recorded and replayed Outputs, and the states around it."""
+        """A turn: recorded and replayed Outputs, and the states around it. Once something has differed, the
+        numbers of timers are a consequence (recorded_timers.py), and not compared any more."""
         turn = divergence.turn
         self.turns += 1
-        kinds = dict(self._kinds(turn, turn.outputs, divergence.actual))
+        kinds, new_fields = self._kinds(divergence, self._ignored | _TIMER_NUMBERS)
+        if not kinds and self.first is None:
+            kinds, new_fields = self._kinds(divergence, self._ignored)
+        self.new_fields += new_fields
         if divergence.error:
             kinds[Kind(type(turn.input).__name__, 0, "", f"the core raised {divergence.error}")] = ""
         if not kinds:
@@ -76,38 +92,58 @@ class Comparison:
             found = self.kinds.setdefault(kind, Found(0, turn.number, example))
             found.turns += 1
 
-    def _kinds(
-        self, turn: Turn, recorded: Sequence[RecordedOutput], replayed: Sequence[AnyOutput]
-    ) -> Iterable[tuple[Kind, str]]:
-        """What differs in a turn."""
+    def _kinds(self, divergence: Divergence, ignored: frozenset[str]) -> tuple[dict[Kind, str], int]:
+        """What differs in a turn, with an example; and how many fields are new, if those are accepted."""
+        turn, replayed = divergence.turn, divergence.actual
+        if len(replayed) == len(turn.outputs) and not any(map(differs, turn.outputs, replayed)):
+            return {}, 0
+        kinds: dict[Kind, str] = {}
+        new_fields = 0
         name = type(turn.input).__name__
-        left = [_fields(unsealed(output.payload)) for output in recorded]
-        right = [_fields(_encoder.encode(output)) for output in replayed]
+        left = [_Side(_fields(unsealed(output.payload)), output) for output in turn.outputs]
+        right = [_Side(_fields(_encoder.encode(output)), output) for output in replayed]
         if not turn.complete:
             right = right[: len(left)]
         for one, other in _laid_beside(left, right):
-            shown = other or one or {}
-            kind = Kind(name, _connector(shown), str(shown.get("type", "?")), "")
+            fields = (other or one or _NOTHING).fields
+            kind = Kind(name, _connector(fields), str(fields.get("type", "?")), "")
             if one is None:
-                yield msgspec.structs.replace(kind, what="new"), _short(other)
+                kinds[msgspec.structs.replace(kind, what="new")] = _short(fields)
             elif other is None:
-                yield msgspec.structs.replace(kind, what="missing"), _short(one)
+                kinds[msgspec.structs.replace(kind, what="missing")] = _short(fields)
             else:
-                names = self._differing(one, other)
+                names, count = self._differing(one, other, ignored)
+                new_fields += count
                 if names:
-                    example = f"{_value(one.get(names[0]))} -> {_value(other.get(names[0]))}"
-                    yield msgspec.structs.replace(kind, what=", ".join(names)), example
+                    left_value, right_value = (side.fields.get(names[0]) for side in (one, other))
+                    example = f"{_value(left_value)} -> {_value(right_value)}"
+                    kinds[msgspec.structs.replace(kind, what=", ".join(names))] = example
+        return kinds, new_fields
 
-    def _differing(self, recorded: dict[str, Any], replayed: dict[str, Any]) -> list[str]:
+    def _differing(self, one: "_Side", other: "_Side", ignored: frozenset[str]) -> tuple[list[str], int]:
+        """The fields that differ, and how many are new, if those are accepted."""
         names = []
+        new_fields = 0
+        recorded, replayed = one.fields, other.fields
         for key in {**recorded, **replayed}:
-            if key in self._ignored:
+            if key in ignored:
                 continue
-            if self._accept_new_fields and key not in recorded:
-                self.new_fields += 1
-            elif recorded.get(key, ...) != replayed.get(key, ...):
+            if key in recorded and key in replayed and _same(recorded[key], replayed[key]):
+                continue
+            count = self._new_fields(recorded, key, other.message)
+            if count is None:
                 names.append(key)
-        return names
+            else:
+                new_fields += count
+        if not names and not new_fields and not ignored & set(recorded) and _texts_differ(one, other):
+            names.append("(the text)")
+        return names, new_fields
+
+    def _new_fields(self, recorded: dict[str, Any], key: str, output: object) -> int | None:
+        """How many fields the recorded version did not have, if that is all that differs in this one."""
+        if not self._accept_new_fields:
+            return None
+        return 1 if key not in recorded else lacking(recorded[key], getattr(output, key, None))
 
 
 def summary(comparison: Comparison) -> str:
@@ -134,20 +170,30 @@ def summary(comparison: Comparison) -> str:
     )
 
 
-def _laid_beside(
-    left: list[dict[str, Any]], right: list[dict[str, Any]]
-) -> Iterable[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+def _laid_beside(left: list[_Side], right: list[_Side]) -> Iterable[tuple[_Side | None, _Side | None]]:
     """Pairs of the same type and connector, in order; what has no partner stands alone."""
     matcher = SequenceMatcher(None, list(map(_key, left)), list(map(_key, right)), autojunk=False)
     for tag, begin, end, other_begin, other_end in matcher.get_opcodes():
         if tag == "equal":
             yield from zip(left[begin:end], right[other_begin:other_end], strict=True)
         else:
-            yield from ((fields, None) for fields in left[begin:end])
-            yield from ((None, fields) for fields in right[other_begin:other_end])
+            yield from ((side, None) for side in left[begin:end])
+            yield from ((None, side) for side in right[other_begin:other_end])
 
 
-def _key(fields: dict[str, Any]) -> tuple[str, int, str, str]:
+def _texts_differ(one: _Side, other: _Side) -> bool:
+    """Whether two that have the same fields are written otherwise: one of them was altered."""
+    recorded = one.message.payload if isinstance(one.message, RecordedOutput) else b""
+    return not is_sealed(recorded, _encoder.encode(other.message))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are: 1, 1.0 and true are three."""
+    return bool(one == other) and _encoder.encode(one) == _encoder.encode(other)
+
+
+def _key(side: _Side) -> tuple[str, int, str, str]:
+    fields = side.fields
     return (
         str(fields.get("type")),
         _connector(fields),
@@ -174,6 +220,6 @@ def _value(value: Any) -> str:
     return text if len(text) <= _VALUE_COLUMNS else f"{text[: _VALUE_COLUMNS - 1]}…"
 
 
-def _short(fields: dict[str, Any] | None) -> str:
-    said = {key: value for key, value in (fields or {}).items() if key not in {"type", "connector"}}
+def _short(fields: dict[str, Any]) -> str:
+    said = {key: value for key, value in fields.items() if key not in {"type", "connector"}}
     return _value(said) if said else ""

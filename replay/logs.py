@@ -58,6 +58,22 @@ class Log(Struct, frozen=True):
         yield tuple(run)
 
 
+def missing_between(former: Segment, last_turn: int, segment: Segment) -> str:
+    """What is missing between two segments that come after one another in a log, in words; "" if nothing is.
+    `last_turn`: the former one's."""
+    run = segment.header.run_id
+    if run != former.header.run_id:
+        return ""
+    first_turn = segment.header.first_turn
+    if first_turn > last_turn + 1:
+        return f"turns {last_turn + 1} to {first_turn - 1} of run {run[:8]} are missing"
+    if first_turn <= last_turn:
+        return f"turn {first_turn} of run {run[:8]} comes twice"
+    if not segment.follows(former):
+        return f"segment {segment.header.segment - 1} of run {run[:8]} is missing"
+    return ""
+
+
 def open_logs(paths: Sequence[Path], lifts: Mapping[int, Lift] = LIFTS) -> Log:
     """The log that these files and directories make up. Files that are none are `unreadable`; if no other is
     there, LogError says why, with the path."""

@@ -80,6 +80,13 @@ class Turn(Struct, frozen=True):
     complete: bool
     """False for the last turn of a log that ended without goodbye: outputs may be missing at its end."""
 
+    def altered(self) -> str:
+        """The first output that fails its checksum, in words; "" if none does."""
+        for number, output in enumerate(self.outputs, 1):
+            if not output.intact:
+                return f"the checksum of output {number} of turn {self.number} fails"
+        return ""
+
 
 class EndKind(Enum):
     """How a log ends."""

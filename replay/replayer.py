@@ -12,7 +12,7 @@ from msgspec import Struct
 from ..actors.runtime import ActorState
 from ..messages.outputs import AnyOutput
 from .divergence import Divergence, differs
-from .reader import LogReader, RecordedOutput, Turn
+from .reader import LogReader, RecordedOutput
 from .stepping import described, recorded_config, restored
 
 
@@ -54,7 +54,8 @@ def replay(log: LogReader) -> Replay:
                     f"the log ends in turn {turn.number} before all its outputs were handed over: "
                     f"{len(expected)} of {len(actual)} are recorded"
                 )
-            altered = altered or _altered(turn)
+            if not altered and (text := turn.altered()):
+                altered = f"{text}, though it is as replayed"
         turns += 1
         outputs += len(turn.outputs)
     return Replay(turns, outputs, None, altered, unfinished, runtime.states())
@@ -68,10 +69,3 @@ def _is_as_recorded(actual: tuple[AnyOutput, ...], recorded: tuple[RecordedOutpu
         if not one.intact or differs(one, output):
             return False
     return True
-
-
-def _altered(turn: Turn) -> str:
-    for number, output in enumerate(turn.outputs, 1):
-        if not output.intact:
-            return f"the checksum of output {number} of turn {turn.number} fails, though it is as replayed"
-    return ""

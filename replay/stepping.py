@@ -6,9 +6,11 @@ faster by replayer.py.
 
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..actors.runtime import ActorState, Runtime
 from ..actors.system import build, restore
@@ -16,7 +18,9 @@ from ..messages.config import Config
 from ..messages.outputs import AnyOutput
 from .divergence import Divergence, differs
 from .log_format import SegmentHeader
+from .new_fields import lacking
 from .reader import Turn, UnsupportedFormatError
+from .recorded_timers import RecordedTimers
 
 
 class Step(Struct, frozen=True):
@@ -52,16 +56,27 @@ class Stepper:
     """The core as it stood when a segment began; `step` replays the next turn."""
 
     def __init__(self, header: SegmentHeader, config: Config | None = None) -> None:
-        """`config`: another configuration than the recorded one. UnsupportedFormatError if the snapshot or the
-        configuration does not fit this version."""
+        """`config`: another configuration than the recorded one; timers are the caller's business then.
+        UnsupportedFormatError if the snapshot or the configuration does not fit this version."""
         self.config = recorded_config(header) if config is None else config
         self.runtime = restored(header, self.config)
+        self._timers = RecordedTimers(header.snapshot) if config is None else None
+
+    def go_on(self, header: SegmentHeader) -> None:
+        """The run goes on in this segment: with the states that the turns before it led to here."""
+        if self._timers is not None:
+            self._timers.restart(header.snapshot)
 
     def step(self, turn: Turn) -> Step:
-        """Replay one turn. An exception out of the core, which must not happen, is the step's `error`."""
+        """Replay one turn. An exception out of the core, which must not happen, is the step's `error`.
+        UnsupportedFormatError."""
         before = self.runtime.states()
         outputs: tuple[AnyOutput, ...] = ()
         error = ""
+        if self._timers is not None:
+            message = self._timers.input(turn, before)
+            self._timers.take(turn.outputs)
+            turn = turn if message is turn.input else replace(turn, input=message)
         try:
             outputs = self.runtime.turn(turn.input)
         except Exception as raised:  # noqa: BLE001 - whatever the core raises is what the replay found
@@ -91,6 +106,27 @@ def restored_states(header: SegmentHeader) -> dict[str, ActorState]:
         return restore(header.snapshot)
     except (msgspec.ValidationError, LookupError) as error:
         raise _unfit(header, error) from None
+
+
+def snapshot_differs(
+    header: SegmentHeader, states: Mapping[str, ActorState], path: Path, *, accept_new_fields: bool = False
+) -> str:
+    """Says so if a segment's snapshot is not what the turns before it led to: these states. "" if it is.
+    `accept_new_fields`: what the snapshot lacks because its version did not have it is no difference.
+    UnsupportedFormatError."""
+    recorded = restored_states(header)
+    differing = [
+        name
+        for name, state in states.items()
+        if recorded.get(name) != state
+        and not (accept_new_fields and lacking(header.snapshot.get(name), state) is not None)
+    ]
+    if not differing:
+        return ""
+    return (
+        f"diverged before turn {header.first_turn}: the snapshot in {path.name} "
+        f"is not what the turns before it lead to: {', '.join(differing)}"
+    )
 
 
 def described(error: Exception) -> str:

@@ -9,6 +9,8 @@ import pytest
 from fakes.commands import replay_arguments
 from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, USAGE, replay_command
+from fusioncharger.messages.outputs import ModePublished
+from fusioncharger.replay import divergence
 from fusioncharger.replay.housekeeping import LOCK_NAME
 from fusioncharger.replay.logs import open_logs
 
@@ -140,3 +142,55 @@ def test_files_that_are_no_logs_are_named_and_left_out(
     assert code == IDENTICAL
     assert out.startswith("identical: ")
     assert err == f"{directory}/foreign.mcap: left out: not a log: not an MCAP file\n"
+
+
+def test_a_segment_that_is_missing_is_said(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, _, third = sorted(directory.iterdir())
+    number = len(INPUTS)
+    code, out, _ = run(capsys, first, third)
+    assert code == IDENTICAL
+    gap, verdict = out.splitlines()
+    assert gap.startswith(f"gap: turns {number + 1} to {2 * number} of run ")
+    assert verdict.startswith(f"identical: {2 * number} turns, ")
+
+
+def with_other_text(data: bytes) -> bytes:
+    """An output's 60000.0 written as 6.000e4: the same as JSON, and not what the driver wrote."""
+    at = data.index(b"60000.0", data.index(b'{"type":"CapabilitiesPublished"'))
+    return data[:at] + b"6.000e4" + data[at + 7 :]
+
+
+def test_an_output_that_was_rewritten_to_mean_the_same_is_not_identical(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = record_session(tmp_path)
+    log.write_bytes(with_other_text(log.read_bytes()))
+    code, out, _ = run(capsys, log)
+    assert code == DIVERGED
+    assert "CapabilitiesPublished of connector 1: other (the text)" in out
+    assert "damaged after turn 14: the checksum of output " in out
+
+
+def test_damage_is_said_also_of_a_log_that_differs(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, _ = sorted(directory.iterdir())
+    second.unlink()
+    first.write_bytes(first.read_bytes()[:-3000])
+    encode = divergence._encoder.encode
+
+    class WithField:
+        def encode(self, message: object) -> bytes:
+            text = encode(message)
+            return text[:-1] + b',"colour":"red"}' if isinstance(message, ModePublished) else text
+
+    monkeypatch.setattr(divergence, "_encoder", WithField())
+    monkeypatch.setattr("fusioncharger.replay.comparison._encoder", WithField())
+    code, out, _ = run(capsys, directory)
+    assert code == DIVERGED
+    assert "\ngap: turns " in out
+    assert "compared up to there" in out
+    code, out, _ = run(capsys, directory, "--accept-new-fields")
+    assert code == DAMAGED
+    assert out.splitlines()[-1].startswith("damaged after turn ")
+    assert "\ngap: turns " in out

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from fakes.recorded_session import INPUTS, RUN_ID, TURN_NS, UTC_NS, DrivenJournal, record_session
-from fusioncharger.replay.logs import open_logs
+from fusioncharger.replay.logs import missing_between, open_logs
 from fusioncharger.replay.moments import MomentError, parse_moment, resolve, utc_text
 from fusioncharger.replay.reader import DamagedLogError, NotALogError
 from fusioncharger.replay.stepping import Stepper
+from msgspec.structs import replace
 
 GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
 
@@ -133,3 +134,15 @@ def test_steps_show_what_a_turn_changed_and_whether_it_differs(tmp_path: Path) -
     with segment.read() as log:
         first, *_ = log.turns()
     assert Stepper(segment.header).step(first).outputs == tuple(output.message() for output in first.outputs)
+
+
+def test_turns_that_are_missing_between_two_segments_are_named(directory: Path) -> None:
+    first, second = open_logs([directory]).segments
+    assert missing_between(first, 8, second) == ""
+    assert missing_between(first, 5, second) == f"turns 6 to 8 of run {RUN_ID[:8]} are missing"
+    assert missing_between(first, 8, replace(second, header=replace(second.header, segment=3))) == (
+        f"segment 2 of run {RUN_ID[:8]} is missing"
+    )
+    assert missing_between(first, 9, second) == f"turn 9 of run {RUN_ID[:8]} comes twice"
+    other_run = replace(second, header=replace(second.header, run_id="f" * 32))
+    assert missing_between(first, 3, other_run) == ""

@@ -1,18 +1,29 @@
 """Another setting, and changed code: what differs, in which turns, and nothing that does not."""
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from fakes.commands import replay_arguments
-from fakes.recorded_session import record_session
-from fusioncharger.actors import connector
+from fakes.recorded_session import CONFIG, record_session
+from fusioncharger.actors import connector, runtime
+from fusioncharger.actors.psu_link_state import PsuLinkState
+from fusioncharger.actors.system import build
 from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, USAGE, replay_command
 from fusioncharger.messages.config import ConfigError, of_table
+from fusioncharger.messages.inputs import Input, TimerFired
 from fusioncharger.messages.outputs import ModePublished
 from fusioncharger.replay import divergence
+from fusioncharger.replay.changed_code import compare
 from fusioncharger.replay.comparison import Kind
 from fusioncharger.replay.logs import open_logs
+from fusioncharger.replay.new_fields import lacking
+from fusioncharger.replay.reader import Turn
+from fusioncharger.replay.recorded_timers import NOT_RUNNING, RecordedTimers
 from fusioncharger.replay.what_if import SettingError, changed_config, what_if
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 SESSIONS = Path(__file__).parents[1] / "sessions"
 DEMO = SESSIONS / "format-2-demo.mcap"
@@ -168,3 +179,77 @@ def test_a_cut_log_is_said_to_be_cut(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "no difference: " in out
     assert f"{cut}: damaged after turn " in out
+
+
+@pytest.mark.parametrize("log", [DEMO, LINK_LOSS, DRIVER_DIED, IN_MID_RUN], ids=lambda path: path.stem)
+def test_a_timer_more_changes_no_turn_but_its_own(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All later timers have other numbers than the recorded ones then, and fire all the same."""
+    start = runtime.CoreActor.start_timer
+
+    def start_with_one_more(self: runtime.CoreActor[Any], name: str, delay_ns: int) -> None:
+        if "extra" not in self.state.timers:
+            start(self, "extra", 3600 * runtime.SECOND_NS)
+        start(self, name, delay_ns)
+
+    monkeypatch.setattr(runtime.CoreActor, "start_timer", start_with_one_more)
+    compared = compare(open_logs([log]), accept_new_fields=False, done=lambda *_: None)
+    assert compared.turns > 50
+    assert 1 <= compared.differing <= len(build(CONFIG).states())
+    assert {(kind.output, kind.what) for kind in compared.kinds} == {("StartTimer", "new")}
+
+
+def test_a_timer_that_did_not_count_in_the_recorded_run_does_not_count_here() -> None:
+    timers = RecordedTimers({"psu_link": {"timers": {"second": 3}}})
+    link = PsuLinkState(timers={"second": 5})
+    stale = TimerFired(owner="psu_link", name="second", number=2)
+    on_its_way = TimerFired(owner="psu_link", name="second", number=3)
+    assert given(timers, stale, link) == stale
+    assert given(timers, replace(stale, number=5), link) == replace(stale, number=NOT_RUNNING)
+    assert given(timers, on_its_way, link) == replace(on_its_way, number=5)
+    assert given(timers, on_its_way, link) == on_its_way, "it has fired already"
+
+
+def given(timers: RecordedTimers, fired: TimerFired, link: PsuLinkState) -> Input:
+    return timers.input(Turn(1, 0, 0, fired, (), complete=True), {"psu_link": link})
+
+
+class Colour(Struct, frozen=True):
+    name: str = "red"
+    shade: int = 3
+
+
+class Painted(Struct, frozen=True, tag=True):
+    connector: int
+    colours: tuple[Colour, ...] = (Colour(), Colour("blue"))
+    by_name: dict[str, Colour] = field(default_factory=lambda: {"a": Colour()})
+    raw: bytes = b"\x01"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "lacks"),
+    [
+        ((), None, 0),
+        (("colours", 1, "shade"), None, 1),
+        (("by_name", "a", "shade"), None, 1),
+        (("by_name",), None, 1),
+        (("by_name", "a"), None, None),
+        (("colours", 1), None, None),
+        (("colours", 0, "shade"), 4, None),
+        (("colours", 0, "shade"), 3.0, None),
+        (("colours", 0, "gone"), 1, None),
+        (("raw",), "Ag==", None),
+    ],
+)
+def test_fields_that_are_new_at_any_depth(
+    path: tuple[str | int, ...], value: object, lacks: int | None
+) -> None:
+    recorded = msgspec.to_builtins(Painted(1))
+    recorded["colours"] = list(recorded["colours"])
+    place: Any = recorded
+    for key in path[:-1]:
+        place = place[key]
+    if path and value is None:
+        del place[path[-1]]
+    elif path:
+        place[path[-1]] = value
+    assert lacking(recorded, Painted(1)) == lacks
