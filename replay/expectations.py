@@ -31,9 +31,11 @@ from msgspec import Struct
 
 from ..messages.outputs import AnyOutput, ErrorRaised
 from .divergence import Divergence, report
-from .log_format import TOPICS, Gap
+from .log_format import TOPICS, TYPES, Gap
 from .reader import DamagedLogError, Ending, EndKind, Turn, read_log
 from .stepping import Step, Stepper
+
+EXPECTATION_SUFFIX = ".expect.toml"
 
 Verdict = Literal["identical", "diverged", "damaged"]
 
@@ -84,6 +86,7 @@ class _Found(Struct):
     last_error: str = ""
     counts: dict[int, int] = {}
     """By place in `Expectation.output`."""
+    first_turn: int = 0
     last_turn: int = 0
     complaints: list[str] = []
     """About states."""
@@ -97,7 +100,7 @@ class _Found(Struct):
 
 def expectation_path(log: Path) -> Path:
     """Where a log's expectation is, if it has one."""
-    return log.with_name(log.stem + ".expect.toml")
+    return log.with_name(log.stem + EXPECTATION_SUFFIX)
 
 
 def load(log: Path) -> Expectation:
@@ -123,6 +126,11 @@ def load(log: Path) -> Expectation:
             what = f"there is no output {emitted.type!r}{_hint(emitted.type, TOPICS)}"
             msg = f"{path}: output[{number}].type: {what}"
             raise ExpectationFileError(msg)
+        known = TYPES[emitted.type].__struct_fields__
+        for name in emitted.where:
+            if name not in known:
+                msg = f"{path}: output[{number}].where: there is no {name!r}{_hint(name, known)}"
+                raise ExpectationFileError(msg)
     return expected
 
 
@@ -143,11 +151,11 @@ def judge(log: Path, expected: Expectation) -> str:
         if wanted is not None and wanted != actual:
             complaints.append(f"{name}: expected {_shown(wanted)}, found {_shown(actual)}")
     complaints += found.complaints
-    complaints += [
-        f"at turn {at.turn}: the replay ended before it, after turn {found.last_turn}"
-        for at in expected.at
-        if at.turn > found.last_turn
-    ]
+    for at in expected.at:
+        if at.turn > found.last_turn:
+            complaints.append(f"at turn {at.turn}: the replay ended before it, after turn {found.last_turn}")
+        elif at.turn < found.first_turn:
+            complaints.append(f"at turn {at.turn}: the log begins with turn {found.first_turn}")
     for place, emitted in enumerate(expected.output):
         count = found.counts.get(place, 0)
         if count != emitted.count if emitted.count is not None else not count:
@@ -168,6 +176,7 @@ def _replay(path: Path, expected: Expectation) -> _Found:
     found = _Found()
     try:
         with read_log(path) as log:
+            found.first_turn = log.header.first_turn
             _replay_turns(Stepper(log.header), log.turns(), expected, found)
             found.gap, found.ending = log.gap, log.ending
     except DamagedLogError as error:
@@ -179,7 +188,9 @@ def _replay(path: Path, expected: Expectation) -> _Found:
 
 def _replay_turns(stepper: Stepper, turns: Iterable[Turn], expected: Expectation, found: _Found) -> None:
     """Up to the end, or to the first turn that differs."""
-    at = {expectation.turn: expectation for expectation in expected.at}
+    at: dict[int, list[At]] = {}
+    for expectation in expected.at:
+        at.setdefault(expectation.turn, []).append(expectation)
     for turn in turns:
         step = stepper.step(turn)
         if step.differs:
@@ -188,12 +199,12 @@ def _replay_turns(stepper: Stepper, turns: Iterable[Turn], expected: Expectation
         found.turns += 1
         found.outputs += len(turn.outputs)
         found.last_turn = turn.number
-        if not all(output.intact for output in turn.outputs):
-            found.damage = f"the checksum of an output of turn {turn.number} fails, though it is as replayed"
+        if turn.altered():
+            found.damage = f"{turn.altered()}, though it is as replayed"
         for output in step.outputs:
             _count(output, expected, found)
-        if turn.number in at:
-            found.complaints += _state_complaints(at[turn.number], step)
+        for expectation in at.get(turn.number, ()):
+            found.complaints += _state_complaints(expectation, step)
 
 
 def _count(output: AnyOutput, expected: Expectation, found: _Found) -> None:

@@ -5,6 +5,7 @@ Rules:
 - Works in any project that has the package installed: pytest finds it through the entry point `pytest11`.
 - Where the logs are is set by the ini option `fusioncharger_sessions`; a log that is named on pytest's command
   line is taken wherever it is.
+- An expectation without its log fails: else a log that was renamed would lose what is expected of it.
 - A failure prints what `fusioncharger replay` would print, no traceback.
 - Nothing of the package is imported before there is a log to replay: coverage is measured from then on.
 """
@@ -17,6 +18,8 @@ import pytest
 INI_OPTION = "fusioncharger_sessions"
 DEFAULT_SESSIONS = "tests/sessions"
 SUFFIX = ".mcap"
+EXPECTATION_SUFFIX = ".expect.toml"
+"""As in expectations.py."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,13 +33,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "SessionLog | None":
-    """Take the logs among the files."""
-    if file_path.suffix != SUFFIX:
+    """Take the logs among the files, and expectations whose log is not there."""
+    is_orphan = file_path.name.endswith(EXPECTATION_SUFFIX) and not _log_of(file_path).exists()
+    if file_path.suffix != SUFFIX and not is_orphan:
         return None
     directories = [parent.config.rootpath / name for name in parent.config.getini(INI_OPTION)]
     if file_path.parent in directories or parent.session.isinitpath(file_path):
         return SessionLog.from_parent(parent, path=file_path)
     return None
+
+
+def _log_of(expectation: Path) -> Path:
+    return expectation.with_name(expectation.name.removesuffix(EXPECTATION_SUFFIX) + SUFFIX)
 
 
 class SessionLog(pytest.File):
@@ -52,6 +60,10 @@ class ReplayItem(pytest.Item):
 
     def runtest(self) -> None:
         """Replay, and compare with what is expected. _NotAsExpectedError."""
+        if self.path.suffix != SUFFIX:
+            missing = _log_of(self.path).name
+            msg = f"{self.path}: there is no {missing} beside it: nothing is compared with what it says"
+            raise _NotAsExpectedError(msg)
         from .expectations import ExpectationFileError, judge, load  # noqa: PLC0415 - see the rules above
         from .reader import LogError  # noqa: PLC0415
 

@@ -125,6 +125,15 @@ def test_everything_that_can_be_expected_is_compared(project: Project) -> None:
         ('[[at]]\nturn = 3\nstate = { "conector/1.mode" = 1 }', "there is no actor 'conector/1'"),
         ('[[at]]\nturn = 3\nstate = { "connector/1.mod" = 1 }', "there is no 'mod'; did you mean mode?"),
         ("[[at]]\nturn = 1000\nstate = {}", f"at turn 1000: the replay ended before it, after turn {TURNS}"),
+        ("[[at]]\nturn = 0\nstate = {}", "at turn 0: the log begins with turn 1"),
+        (
+            '[[at]]\nturn = 3\nstate = { "connector/1.phase" = 1 }\n[[at]]\nturn = 3\nstate = {}',
+            "at turn 3: connector/1.phase: expected 1, found",
+        ),
+        (
+            '[[output]]\ntype = "ErrorRaised"\nwhere = { conector = 1 }\ncount = 0',
+            "output[1].where: there is no 'conector'; did you mean connector?",
+        ),
     ],
 )
 def test_what_the_file_cannot_say_is_told(project: Project, expected: str, said: str) -> None:
@@ -169,4 +178,13 @@ def test_a_file_that_is_no_log_fails(project: Project) -> None:
     code, text = project.run()
     assert code == 1
     assert "one.mcap: not a log" in text
+    assert "Traceback" not in text
+
+
+def test_an_expectation_without_its_log_fails(project: Project) -> None:
+    """As when the log was renamed: what is expected of it would never be looked at again."""
+    project.put("tests/sessions/one.mcap", "turns = 1").unlink()
+    code, text = project.run()
+    assert code == 1
+    assert "one.expect.toml: there is no one.mcap beside it" in text
     assert "Traceback" not in text
