@@ -245,7 +245,7 @@ class ModbusLink:
         try:
             connection.receive(events)
             while (request := connection.next_request(time.monotonic())) is not None:
-                for message in _inputs(request, connection.number, self._key_ring):
+                for message in inputs_of(request, connection.number, self._key_ring):
                     self._sink(message)
             connection.flush()
         except ConnectionLostError as lost:
@@ -262,7 +262,7 @@ class ModbusLink:
         self._connection = None
 
 
-def _inputs(request: Request, connection: int, key_ring: KeyRing) -> Iterator[Input]:
+def inputs_of(request: Request, connection: int, key_ring: KeyRing) -> Iterator[Input]:
     """What the core gets of a request: everything but keys."""
     match request:
         case ReadRequest():

@@ -28,7 +28,6 @@ from .psu_state import PsuState
 from .registers import RAW, Request, by_name, read, write
 
 SECOND_NS = 1_000_000_000
-ROUND_NS = 5 * SECOND_NS
 ANSWER_TIMEOUT_NS = 5 * SECOND_NS
 
 KEY = bytes.fromhex(
@@ -185,7 +184,7 @@ class DispenserSession:
                 if not 1 <= value <= 4:
                     return self.end(f"{value} connectors, allowed are 1 to 4")
                 self.connector_count = value
-                self._round_due_ns = now_ns + ROUND_NS
+                self._round_due_ns = now_ns + self._psu.round_ns
                 return [self._observed("connectors_counted", count=value), *self._begin_round(now_ns)]
             case "working_status" if value == WorkingStatus.CHARGING:
                 self._urgent.append(read("connector_no", asked.connector))
@@ -250,7 +249,8 @@ class DispenserSession:
     def _begin_due_round(self, now_ns: int) -> list[Action]:
         if self._round_due_ns is None or now_ns < max(self._round_due_ns, self._psu.silent_until_ns):
             return []
-        self._round_due_ns += ROUND_NS * (1 + (now_ns - self._round_due_ns) // ROUND_NS)
+        round_ns = self._psu.round_ns
+        self._round_due_ns += round_ns * (1 + (now_ns - self._round_due_ns) // round_ns)
         return self._begin_round(now_ns)
 
     def _begin_round(self, now_ns: int) -> list[Action]:

@@ -26,6 +26,7 @@ RATING_REGISTERS: dict[str, str] = {
 }
 """What users call the ratings."""
 
+ROUND_NS = 5_000_000_000
 FIRST_ROUND_WITH_RATINGS = 3
 """10 s after the connect, as the hardware does."""
 
@@ -52,6 +53,8 @@ class PsuState(Struct):
     ratings_of: dict[int, dict[str, float]] = field(default_factory=dict)
     """What differs from `ratings`, by connector."""
     first_round_with_ratings: int = FIRST_ROUND_WITH_RATINGS
+    round_ns: int = ROUND_NS
+    """From one round of writes to the next."""
     port_available: dict[int, bool] = field(default_factory=dict)
     """By connector; available where nothing is said."""
     alarms: dict[str, int] = field(default_factory=dict)

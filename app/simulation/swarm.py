@@ -1,0 +1,451 @@
+"""The plan of a seed: configuration, world, and what goes wrong.
+
+Each seed draws which kinds of fault there are at all, and how often each: so that some runs are calm and long,
+some suffer one thing over and over, and some everything at once. Faults come in storms. After a storm everything
+is mended, and all must be well again (`Settles`).
+"""
+
+import math
+import random
+from collections.abc import Callable
+
+from ...messages.config import Config, of_table
+from ...messages.registers import RegisterMap
+from ...messages.types import BspEvent
+from . import plan as planned
+from .plan import AnyEvent, Plan, Site
+
+CALM_AFTER_STORM_S = 40.0
+"""Settling takes 35 s (world.py)."""
+START_S = 5.0
+BOARD_ERRORS = (
+    "EnclosureOpen",
+    "WaterIngressDetected",
+    "MREC8EmergencyStop",
+    "TiltDetected",
+    "MREC17EVSEContactorFault",
+    "MREC2GroundFailure",
+    "VendorError",
+)
+INTERRUPTED_INPUTS = (
+    "",
+    "TimerFired",
+    "RegistersWritten",
+    "RegistersRead",
+    "HmacKeyReceived",
+    "ModeRequested",
+    "SetpointRequested",
+    "BspEventReceived",
+    "SessionEventReceived",
+    "BspErrorRaised",
+    "BspErrorCleared",
+    "PowerRequestReplyReceived",
+    "PsuConnected",
+    "PsuConnectFailed",
+    "PsuDisconnected",
+    "BrokerConnected",
+    "BrokerDisconnected",
+    "HeartbeatReceived",
+    "PowermeterMeasured",
+    "UtcOffsetChanged",
+    "GooseFramesDropped",
+    "ActiveErrorsReceived",
+    "ModbusRequestRefused",
+    "JournalLost",
+    "JournalRestored",
+)
+_MAP = RegisterMap(4)
+_ALARMS = [register for register in _MAP.registers if register.alarm is not None]
+_RATINGS = (
+    "max_rated_psu_voltage",
+    "max_rated_psu_current",
+    "min_rated_psu_voltage",
+    "min_rated_psu_current",
+    "rated_output_power_psu",
+)
+_ODD_F32_WORDS = (
+    (0x0000, 0x0000),
+    (0x7FC0, 0x0000),  # NaN
+    (0x7F80, 0x0000),  # infinite
+    (0xFF80, 0x0000),
+    (0xC2C8, 0x0000),  # -100
+    (0x0000, 0x0001),  # the smallest there is
+    (0x7F7F, 0xFFFF),  # the largest
+)
+
+
+def plan_of(seed: int, minutes: float) -> Plan:
+    """The plan that a seed stands for."""
+    rng = random.Random(seed)  # noqa: S311 - seeded on purpose
+    config = _config(rng)
+    seconds = minutes * 60
+    site = _site(rng, config)
+    return Plan(
+        seed=seed, seconds=seconds, config=config, site=site, events=_events(rng, len(config.connectors), seconds)
+    )
+
+
+# --- the dispenser -------------------------------------------------------------------------------------------
+
+
+def _config(rng: random.Random) -> Config:
+    count = rng.choices((1, 2, 3, 4), (45, 30, 10, 15))[0]
+    source = rng.choice(("IMD", "IMD", "OVM"))
+    ovm_hack = rng.random() < 0.3
+    publish_hack = rng.random() < 0.3
+    native = rng.random() < 0.25
+    history = rng.random() < 0.35
+    metered = rng.random() < 0.75
+    numbers = rng.sample(range(1, 13), count)
+    connectors = []
+    for number in range(1, count + 1):
+        connector: dict[str, object] = {
+            "global_connector_number": numbers[number - 1],
+            "max_export_current_A": rng.choice((32.0, 100.0, 125.5, 500.0)),
+            "max_export_power_W": rng.choice((20_000.0, 60_000.0, 150_000.0)),
+            "power_supply_DC": f"psu_{number}",
+            "evse_board_support": f"bsp_{number}",
+        }
+        if native:
+            connector["evse_manager"] = f"manager_{number}"
+            if not history and rng.random() < 0.5:
+                del connector["evse_board_support"]
+        elif source == "IMD" or rng.random() < 0.5:
+            connector["isolation_monitor"] = f"imd_{number}"
+        if source == "OVM" or ovm_hack or rng.random() < 0.3:
+            connector["over_voltage_monitor"] = f"ovm_{number}"
+        if metered and not native:
+            connector["powermeter"] = f"meter_{number}"
+        connectors.append(connector)
+    table: dict[str, object] = {
+        "connectors": connectors,
+        "upstream_voltage_source": source,
+        "HACK_use_ovm_while_cable_check": ovm_hack,
+        "HACK_publish_requested_voltage_current": publish_hack,
+        "module_placeholder_allocation_timeout_s": rng.choice((0.05, 1.0, 5.0, 5.0, 8.0)),
+        "modbus_timeout_s": rng.choice((15.0, 30.0, 60.0, 60.0, 120.0)),
+        "everest_timeout_s": rng.choice((1.0, 3.0, 5.0, 5.0, 15.0, 30.0)),
+        "telemetry_topic_prefix": "" if rng.random() < 0.1 else "dispenser/1",
+        "error_history": "history" if history else "",
+        "send_secure_goose": rng.random() < 0.95,
+        "verify_secure_goose": rng.random() < 0.9,
+        "allow_insecure_goose": rng.random() < 0.3,
+    }
+    return of_table(table, "simulation")
+
+
+def _site(rng: random.Random, config: Config) -> Site:
+    # Many messages cost much time: what a seed has in connectors it does not have in rates.
+    slow = len(config.connectors) * rng.uniform(0.5, 2)
+    heartbeat_s = min(config.everest_timeout_s / 3, rng.choice((1.0, 3.0, 5.0)) * max(1.0, slow))
+    # A PSU that is not lost asks something within the liveness timeout.
+    psu_round_s = min(config.modbus_timeout_s / 3, rng.choice((5.0, 10.0)) * max(1.0, slow))
+    return Site(
+        heartbeat_s=heartbeat_s,
+        measure_s=rng.choice((1.0, 2.0, 4.0)),
+        setpoint_s=rng.choice((0.5, 1.0, 3.0, 5.0)) * max(1.0, slow),
+        goose_repeat_s=5.0,
+        psu_round_s=psu_round_s,
+        psu_first_round_with_ratings=1 + int(10.0 / psu_round_s),
+        psu_signs=config.verify_secure_goose or not config.allow_insecure_goose or rng.random() < 0.5,
+        own_keys=rng.random() < 0.8,
+        stops_on_errors=rng.random() < 0.5,
+    )
+
+
+# --- what happens --------------------------------------------------------------------------------------------
+
+
+class _Draw:
+    """Draws single events."""
+
+    def __init__(self, rng: random.Random, connectors: int) -> None:
+        self.rng = rng
+        self.connectors = connectors
+
+    def connector(self) -> int:
+        """One of them."""
+        return self.rng.randint(1, self.connectors)
+
+    def long_s(self, low: float, high: float) -> float:
+        """As often from 0.1 to 1 as from 1 to 10."""
+        return round(math.exp(self.rng.uniform(math.log(low), math.log(high))), 3)
+
+    def psu(self, at_s: float, **command: object) -> planned.Psu:
+        """Tell the power unit."""
+        return planned.Psu(at_s=at_s, command=command)
+
+
+def _later(at_s: float, delay_s: float) -> float:
+    return round(at_s + delay_s, 6)
+
+
+def _draw_restart_of_psu(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    command: dict[str, object] = {"do": "restart", "for_s": draw.long_s(0.1, 20)}
+    if draw.rng.random() < 0.7:
+        command["mac"] = f"02:00:00:00:01:{draw.rng.randrange(256):02x}"
+    return [planned.Psu(at_s=at_s, command=command)]
+
+
+def _draw_key(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    key = draw.rng.choice(("again", "new", "new", "zero", draw.rng.randbytes(48).hex()))
+    return [draw.psu(at_s, do="key", connector=draw.connector(), key=key)]
+
+
+def _draw_alarm(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    register = draw.rng.choice(_ALARMS)
+    value = draw.rng.choice((1, 1, 2, (1 << 16 * register.words) - 1, 1 << draw.rng.randrange(16)))
+    cleared = draw.psu(_later(at_s, draw.long_s(0.01, 60)), do="clear_alarm", name=register.key)
+    return [draw.psu(at_s, do="alarm", name=register.key, value=value), cleared]
+
+
+def _draw_mode(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    mode = draw.rng.choice(("STARTING_UP", "FAULTY", "SLEEPING", "UPGRADING"))
+    back = draw.psu(_later(at_s, draw.long_s(0.01, 30)), do="running_mode", mode="RUNNING")
+    return [draw.psu(at_s, do="running_mode", mode=mode), back]
+
+
+def _draw_ratings(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    rng = draw.rng
+    command: dict[str, object] = {"do": "ratings"}
+    if rng.random() < 0.7:
+        command["connector"] = draw.connector()
+    chosen = rng.sample(("max_voltage_v", "max_current_a", "min_voltage_v", "min_current_a", "power_kw"), 2)
+    for name in chosen:
+        command[name] = rng.choice((0.0, 1.0, 50.0, 200.5, 450.0, 1000.0, -5.0, 1e30))
+    return [planned.Psu(at_s=at_s, command=command)]
+
+
+def _draw_odd_rating(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    register = _MAP.by_key[f"{draw.connector()}/{draw.rng.choice(_RATINGS)}"]
+    words = draw.rng.choice(_ODD_F32_WORDS)
+    return [draw.psu(at_s, do="write", address=register.address, words=list(words))]
+
+
+def _draw_odd_write(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    """Part of a register, several, a gap, up to the end of the address space."""
+    rng = draw.rng
+    register = rng.choice(_MAP.registers)
+    address = max(0, register.address + rng.randint(-3, register.words))
+    count = min(rng.choice((1, 1, 2, 5, 24, 123)), 0x10000 - address)
+    if rng.random() < 0.1:
+        address, count = 0x10000 - 2, 2
+    words = [rng.choice((0, 1, rng.randrange(0x10000))) for _ in range(count)]
+    return [draw.psu(at_s, do="write", address=address, words=words)]
+
+
+def _draw_bytes(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    """What no PSU would say: unknown functions, wrong lengths, no Modbus at all."""
+    rng = draw.rng
+    transaction_id = rng.randrange(0x10000).to_bytes(2, "big")
+    pdu = rng.choice(
+        (
+            bytes((0x2B, 0x0E, 1, 0)),
+            bytes((0x03, 0, 0, 0, 200)),
+            bytes((0x03, 0xFF, 0xFF, 0, 2)),
+            bytes((0x10, 0xFF, 0xFF, 0, 2, 4, 0, 1, 0, 2)),
+            bytes((0x10, 0x20, 0x06, 0, 2, 4, 0, 1)),
+            bytes((0x06, 0x20)),
+            bytes((0x41, 0x91, 0, 1, 0, 0)),
+            bytes((0x83, 2)),
+            rng.randbytes(rng.randint(1, 40)),
+        )
+    )
+    adu = transaction_id + b"\0\0" + (len(pdu) + 1).to_bytes(2, "big") + b"\xff" + pdu
+    data = adu if rng.random() < 0.7 else rng.randbytes(rng.randint(1, 60))
+    return [draw.psu(at_s, do="send", hex=data.hex())]
+
+
+def _draw_placeholder(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    reply = draw.rng.choice(("refuse", "withhold"))
+    back = draw.psu(_later(at_s, draw.long_s(1, 60)), do="placeholder", reply="answer")
+    return [draw.psu(at_s, do="placeholder", reply=reply), back]
+
+
+def _draw_refusal(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    drop = draw.rng.choice(("drop", "reset"))
+    refused = draw.psu(at_s, do="refuse", for_s=draw.long_s(0.05, 20))
+    return [refused, draw.psu(_later(at_s, 0.001), do=drop)]
+
+
+def _draw_mqtt(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    rng = draw.rng
+    return [
+        planned.MqttTrouble(
+            at_s=at_s,
+            for_s=draw.long_s(0.5, 30),
+            lost=rng.choice((0.0, 0.1, 0.5)),
+            twice=rng.choice((0.0, 0.2, 0.5)),
+            slow_s=rng.choice((0.0, 0.05, 1.0, 4.0)),
+        )
+    ]
+
+
+def _draw_goose(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    rng = draw.rng
+    return [
+        planned.GooseTrouble(
+            at_s=at_s,
+            for_s=draw.long_s(0.5, 30),
+            lost=rng.choice((0.0, 0.2, 0.9)),
+            twice=rng.choice((0.0, 0.3)),
+            slow_s=rng.choice((0.0, 0.01, 2.0)),
+        )
+    ]
+
+
+def _draw_raising(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    rng = draw.rng
+    on = rng.choice(INTERRUPTED_INPUTS)
+    call = rng.choice((1, 1, 2, 2, 3, 4, 6))
+    return [planned.HandlerRaises(at_s=at_s, on=on, call=call, after=rng.random() < 0.5)]
+
+
+def _draw_restart(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    rng = draw.rng
+    return [
+        planned.DriverRestarts(
+            at_s=at_s,
+            for_s=draw.long_s(0.1, 20),
+            killed=rng.random() < 0.6,
+            cut_bytes=rng.choice((0, 0, 1, 40)),
+            forgets_alarms=rng.random() < 0.1,
+        )
+    ]
+
+
+def _draw_board_error(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    rng = draw.rng
+    return [
+        planned.BoardError(
+            at_s=at_s,
+            connector=draw.connector(),
+            error_type=rng.choice(BOARD_ERRORS),
+            sub_type=rng.choice(("", "", "a", "b")),
+            for_s=draw.long_s(0.01, 120),
+        )
+    ]
+
+
+_ODD_REQUESTS = (
+    "import",
+    "fault",
+    "export_other",
+    "import_setpoint",
+    "negative_setpoint",
+    "huge_setpoint",
+    "low_setpoint",
+    "zero_setpoint",
+    "off",
+    "off_cable_check",
+    "export",
+    "huge_measurement",
+)
+_FORGERIES = ("captured", "unsigned", "other_connector", "garbage", "other_key")
+_JUMPS_S = (0.15, 0.3, -0.3, 3600.0, -3600.0, 1e6)
+
+KINDS: dict[str, Callable[[_Draw, float], list[AnyEvent]]] = {
+    "unplug": lambda draw, at_s: [planned.Unplug(at_s=at_s, connector=draw.connector())],
+    "odd": lambda draw, at_s: [
+        planned.Odd(at_s=at_s, connector=draw.connector(), what=draw.rng.choice(_ODD_REQUESTS))  # type: ignore[arg-type]
+    ],
+    "board_event": lambda draw, at_s: [
+        planned.BoardEvent(at_s=at_s, connector=draw.connector(), event=draw.rng.choice(list(BspEvent)))
+    ],
+    "board_error": _draw_board_error,
+    "device_silent": lambda draw, at_s: [
+        planned.DeviceSilent(at_s=at_s, connector=draw.connector(), for_s=draw.long_s(1, 30))
+    ],
+    "everest_restarts": lambda draw, at_s: [planned.EverestRestarts(at_s=at_s, for_s=draw.long_s(0.1, 30))],
+    "everest_silent": lambda draw, at_s: [planned.EverestSilent(at_s=at_s, for_s=draw.long_s(0.5, 40))],
+    "history_silent": lambda draw, at_s: [planned.HistorySilent(at_s=at_s, for_s=draw.long_s(0.5, 30))],
+    "broker_lost": lambda draw, at_s: [
+        planned.BrokerLost(at_s=at_s, for_s=draw.long_s(0.01, 30), keeps=draw.rng.random() < 0.5)
+    ],
+    "mqtt_trouble": _draw_mqtt,
+    "psu_restart": _draw_restart_of_psu,
+    "psu_key": _draw_key,
+    "psu_alarm": _draw_alarm,
+    "psu_mode": _draw_mode,
+    "psu_ratings": _draw_ratings,
+    "psu_odd_rating": _draw_odd_rating,
+    "psu_odd_write": _draw_odd_write,
+    "psu_bytes": _draw_bytes,
+    "psu_placeholder": _draw_placeholder,
+    "psu_refuse": _draw_refusal,
+    "psu_silence": lambda draw, at_s: [draw.psu(at_s, do="silence", for_s=draw.long_s(0.5, 90))],
+    "psu_port": lambda draw, at_s: [
+        draw.psu(at_s, do="port_available", available=draw.rng.random() < 0.5, connector=draw.connector())
+    ],
+    "link_cut": lambda _, at_s: [planned.LinkCut(at_s=at_s)],
+    "link_stalls": lambda draw, at_s: [planned.LinkStalls(at_s=at_s, for_s=draw.long_s(0.1, 30))],
+    "link_slow": lambda draw, at_s: [
+        planned.LinkSlow(
+            at_s=at_s,
+            for_s=draw.long_s(0.5, 30),
+            slow_s=draw.rng.choice((0.005, 0.1, 1.5)),
+            splits=draw.rng.random() < 0.7,
+        )
+    ],
+    "goose_trouble": _draw_goose,
+    "goose_forged": lambda draw, at_s: [
+        planned.GooseForged(at_s=at_s, connector=draw.connector(), how=draw.rng.choice(_FORGERIES))  # type: ignore[arg-type]
+    ],
+    "clock_jumps": lambda draw, at_s: [planned.ClockJumps(at_s=at_s, by_s=draw.rng.choice(_JUMPS_S))],
+    "handler_raises": _draw_raising,
+    "journal_lost": lambda draw, at_s: [
+        planned.JournalLost(at_s=at_s, for_s=draw.long_s(0.1, 30), lost_turns=draw.rng.choice((0, 1, 5)))
+    ],
+    "driver_restarts": _draw_restart,
+}
+"""Every kind of fault, and how one of it is drawn. A new kind comes in here (docs/simulation.md)."""
+
+
+def _events(rng: random.Random, connectors: int, seconds: float) -> tuple[AnyEvent, ...]:
+    events: list[AnyEvent] = []
+    for connector in range(1, connectors + 1):
+        events += _sessions(rng, connector, seconds)
+    events += [
+        planned.JournalRotates(at_s=round(rng.uniform(1, seconds), 3)) for _ in range(rng.choice((0, 1, 1, 2)))
+    ]
+    events += _storms(rng, connectors, seconds)
+    inside = (event for event in events if event.at_s < seconds)
+    return tuple(sorted(inside, key=lambda event: event.at_s))
+
+
+def _sessions(rng: random.Random, connector: int, seconds: float) -> list[AnyEvent]:
+    """Cars, one after the other, with breaks."""
+    events: list[AnyEvent] = []
+    break_s = rng.choice((20.0, 60.0, 200.0))
+    charge_s = rng.choice((30.0, 100.0, 300.0))
+    at_s = rng.uniform(1, 60)
+    while at_s < seconds:
+        length_s = round(rng.uniform(0.1, 1.5) * charge_s, 1)
+        event = planned.Session(
+            at_s=round(at_s, 3), connector=connector, seed=rng.getrandbits(32), charge_s=length_s
+        )
+        events.append(event)
+        at_s += 40 + length_s + rng.uniform(0.1, 2) * break_s
+    return events
+
+
+def _storms(rng: random.Random, connectors: int, seconds: float) -> list[AnyEvent]:
+    """Faults of the kinds that this seed has, in storms with a calm after each."""
+    draw = _Draw(rng, connectors)
+    share = rng.choice((0.0, 0.1, 0.25, 0.25, 0.5, 0.5, 0.8))
+    weights = {kind: rng.choice((1, 1, 3, 10)) for kind in KINDS if rng.random() < share}
+    per_minute = rng.choice((0.3, 1.0, 2.0, 4.0, 8.0)) if weights else 0.0
+    events: list[AnyEvent] = []
+    at_s = START_S
+    while at_s < seconds - CALM_AFTER_STORM_S:
+        length_s = rng.choice((20.0, 60.0, 180.0, 400.0))
+        end_s = min(at_s + length_s, seconds - CALM_AFTER_STORM_S)
+        if weights:
+            fault_s = at_s + rng.expovariate(per_minute / 60)
+            while fault_s < end_s:
+                kind = rng.choices(list(weights), list(weights.values()))[0]
+                events += [event for event in KINDS[kind](draw, round(fault_s, 6)) if event.at_s < end_s]
+                fault_s += rng.expovariate(per_minute / 60)
+        events.append(planned.Settles(at_s=round(end_s, 6)))
+        at_s = end_s + CALM_AFTER_STORM_S
+    return events
