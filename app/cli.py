@@ -22,6 +22,7 @@ COMMANDS = {
     "log": "read a log: info, cat, verify, recover, pcap, export",
     "replay": "replay a log and compare every output with what was recorded; look at any moment of it",
     "view": "the picture of a log, as one HTML file",
+    "simulate": "run the core through made-up worlds full of faults, and check every turn",
     "bundle": "pack log, configuration and host facts of the last hours for whoever has to find a fault",
 }
 
@@ -70,6 +71,10 @@ def _load(name: str) -> Command:
             from . import view_command as view
 
             return view.add_arguments, view.view_command
+        case "simulate":
+            from . import simulate_command as simulate
+
+            return simulate.add_arguments, simulate.simulate_command
         case "bundle":
             from . import bundle_command as bundle
 

@@ -9,9 +9,13 @@ from ...messages.inputs import BrokerConnected, Input, Started
 from ...messages.outputs import AnyOutput, TelemetryPublished, TelemetryValue, TurnFailed
 from ...replay.divergence import report
 from ...replay.reader import EndKind, LogError, LogReader
-from ...replay.replayer import replay
+from ...replay.replayer import Replay, replay
 from .handler_failures import HandlerFailure, SimulatedError, replaying
 from .invariants import InvariantViolated
+
+TELEMETRY = "telemetry is published when it changes"
+NO_HANDLER_FAILS = "no handler fails"
+JOURNAL = "the journal replays as identical"
 
 
 class TelemetryCheck:
@@ -28,8 +32,8 @@ class TelemetryCheck:
             if not isinstance(output, TelemetryPublished):
                 continue
             if self._published.get(output.topic) == output.values:
-                name = "telemetry is published when it changes"
-                raise InvariantViolated(name, f"{output.topic} came twice with the same values")
+                text = f"{output.topic} came twice with the same values"
+                raise InvariantViolated(TELEMETRY, text)
             self._published[output.topic] = output.values
 
 
@@ -41,12 +45,10 @@ class FailureCheck:
         for output in outputs:
             if isinstance(output, TurnFailed) and output.exception_type != SimulatedError.__name__:
                 text = f"{output.actor}: {output.exception_type}: {output.message}"
-                raise InvariantViolated("no handler fails", text)
+                raise InvariantViolated(NO_HANDLER_FAILS, text)
 
 
-def check_journal(
-    names: list[str], segments: list[bytes], struck: Mapping[int, HandlerFailure]
-) -> int:
+def check_journal(names: list[str], segments: list[bytes], struck: Mapping[int, HandlerFailure]) -> int:
     """Every segment of a process replays as identical, from its own snapshot; and what the one ends with is what
     the next one begins with, so that all of them together replay from the first turn as well. The turns."""
     turns = 0
@@ -54,21 +56,28 @@ def check_journal(
     with replaying(struck):
         for name, data in zip(names, segments, strict=True):
             try:
-                with LogReader(BytesIO(data)) as log:
-                    if ended is not None and restore(log.header.snapshot) != dict(ended):
-                        raise _violated(f"{name} does not begin with what the segment before it ends with")
-                    found = replay(log)
-                    ending = log.ending
+                found, problem, continues = _check_segment(data, ended)
             except LogError as error:
-                raise _violated(f"{name}: {error}") from None
-            if found.divergence is not None:
-                raise _violated(f"{name}\n{report(found.divergence)}")
-            if found.altered or ending is None or ending.kind is EndKind.DAMAGED:
-                raise _violated(f"{name}: {found.altered or (ending and ending.text)}")
+                found, problem, continues = None, str(error), False
+            if found is None or problem:
+                raise InvariantViolated(JOURNAL, f"{name}: {problem}")
             turns += found.turns
-            ended = found.states if ending.kind is EndKind.CONTINUES else None
+            ended = found.states if continues else None
     return turns
 
 
-def _violated(text: str) -> InvariantViolated:
-    return InvariantViolated("the journal replays as identical", text)
+def _check_segment(data: bytes, before: Mapping[str, ActorState] | None) -> tuple[Replay, str, bool]:
+    """What replay found, what is wrong with it ("": nothing), and whether the next segment goes on from there."""
+    with LogReader(BytesIO(data)) as log:
+        begins_well = before is None or restore(log.header.snapshot) == dict(before)
+        found = replay(log)
+        ending = log.ending
+    if not begins_well:
+        problem = "it does not begin with what the segment before it ends with"
+    elif found.divergence is not None:
+        problem = report(found.divergence)
+    elif ending is None or ending.kind is EndKind.DAMAGED:
+        problem = ending.text if ending else "it has no end"
+    else:
+        problem = found.altered
+    return found, problem, ending is not None and ending.kind is EndKind.CONTINUES

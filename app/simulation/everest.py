@@ -84,8 +84,11 @@ class Everest:
         self._errors: list[BspError] = []
         """What the board supports have raised and not cleared."""
         self._lanes = {
-            number: Lane(number, bool(connector.evse_board_support) and not connector.evse_manager,
-                         bool(connector.evse_manager))
+            number: Lane(
+                number,
+                bool(connector.evse_board_support) and not connector.evse_manager,
+                bool(connector.evse_manager),
+            )
             for number, connector in enumerate(config.connectors, 1)
         }
         self.charges_begun = 0
@@ -161,12 +164,13 @@ class Everest:
         if error in self._errors:
             return
         self._errors.append(error)
-        told = {"connector": connector, "error_type": error_type, "sub_type": sub_type}
-        self._mqtt.send(f"board {connector}", BspErrorRaised(**told))
+        raised = BspErrorRaised(connector=connector, error_type=error_type, sub_type=sub_type)
+        self._mqtt.send(f"board {connector}", raised)
 
         def clear() -> None:
             self._errors.remove(error)
-            self._mqtt.send(f"board {connector}", BspErrorCleared(**told))
+            cleared = BspErrorCleared(connector=connector, error_type=error_type, sub_type=sub_type)
+            self._mqtt.send(f"board {connector}", cleared)
 
         self._calendar.after(for_s, clear)
 

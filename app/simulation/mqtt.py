@@ -90,7 +90,9 @@ class Mqtt:
                 return
             due_ns += int(self._chance.uniform(0, slow_s) * SECOND_NS)
             if self._chance.happens(twice):
-                again = replace(message, redelivered=True) if isinstance(message, HeartbeatReceived) else message
+                again = (
+                    replace(message, redelivered=True) if isinstance(message, HeartbeatReceived) else message
+                )
                 copies.append(again)
         due_ns = max(due_ns, self._due_ns.get(source, 0))
         self._due_ns[source] = due_ns

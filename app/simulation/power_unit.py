@@ -54,6 +54,7 @@ CONNECT_TIMEOUT_S = 1.0
 USER_TIMEOUT_S = 10.0
 """TCP gives up data that is not acknowledged for so long (io/modbus_connection.py)."""
 CAPTURED_FRAMES = 8
+SIGNATURES = "a message is signed with its connector's key"
 
 
 class Network(Struct):
@@ -371,8 +372,8 @@ class PowerUnit:
         if not self._config.send_secure_goose:
             key = None
         elif key is None:
-            msg = f"connector {output.connector} has a message to sign and no key"
-            raise InvariantViolated("signed with the connector's key", msg)
+            text = f"connector {output.connector} has a message to sign and no key"
+            raise InvariantViolated(SIGNATURES, text)
         seconds, fraction = t_of_utc_ns(output.t_ns)
         header = GooseHeader(st_num=output.st_num, sq_num=0, t_seconds=seconds, t_fraction=fraction)
         return encode(
@@ -394,8 +395,8 @@ class PowerUnit:
     def _check_signature(self, decoded: DecodedFrame, connector: int) -> None:
         """Signed with a key that this very connector was given, at whatever time."""
         if not any(verify(decoded, key) for key in self._keys.get(connector, ())):
-            msg = f"a message of connector {connector} is signed with a key that it was never given"
-            raise InvariantViolated("signed with the connector's key", msg)
+            text = f"a message of connector {connector} is signed with a key that it was never given"
+            raise InvariantViolated(SIGNATURES, text)
 
     def _show(self, output: PowerRequested | StopRequested, header: GooseHeader) -> None:
         message = _message_of(output)

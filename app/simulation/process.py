@@ -41,9 +41,7 @@ DISPENSER_MAC = bytes.fromhex("020000000002")
 class Watcher(Protocol):
     """Sees every turn, before anything of it is carried out."""
 
-    def turn(
-        self, message: Input, outputs: tuple[AnyOutput, ...], states: Mapping[str, ActorState]
-    ) -> None:
+    def turn(self, message: Input, outputs: tuple[AnyOutput, ...], states: Mapping[str, ActorState]) -> None:
         """A turn is over."""
 
 

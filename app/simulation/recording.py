@@ -151,9 +151,7 @@ class Recording:
         self._lost: tuple[str, int] | None = None
         """Why it was lost, and the first turn that is missing."""
 
-    def begin(
-        self, first_turn: int, at_ns: int, utc_offset_ns: int, snapshot: Mapping[str, object]
-    ) -> None:
+    def begin(self, first_turn: int, at_ns: int, utc_offset_ns: int, snapshot: Mapping[str, object]) -> None:
         """Begin a segment."""
         utc_ns = at_ns + utc_offset_ns
         begin = datetime.fromtimestamp(utc_ns // 10**9, UTC)
@@ -194,9 +192,7 @@ class Recording:
         if self._segment_bytes is not None and self._handed_over_bytes >= self._segment_bytes:
             self.rotate(first_turn, at_ns, utc_offset_ns, take_snapshot())
 
-    def rotate(
-        self, first_turn: int, at_ns: int, utc_offset_ns: int, snapshot: Mapping[str, object]
-    ) -> None:
+    def rotate(self, first_turn: int, at_ns: int, utc_offset_ns: int, snapshot: Mapping[str, object]) -> None:
         """Between two turns: begin another segment."""
         if self._writer is not None:
             self._record(*self._last, SegmentEnd(goodbye=False, continues=True))

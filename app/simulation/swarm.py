@@ -81,7 +81,11 @@ def plan_of(seed: int, minutes: float) -> Plan:
     seconds = minutes * 60
     site = _site(rng, config)
     return Plan(
-        seed=seed, seconds=seconds, config=config, site=site, events=_events(rng, len(config.connectors), seconds)
+        seed=seed,
+        seconds=seconds,
+        config=config,
+        site=site,
+        events=_events(rng, len(config.connectors), seconds),
     )
 
 

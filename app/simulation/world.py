@@ -1,8 +1,8 @@
 """A driver and the world around it, on virtual time, as a plan has it.
 
-                    ┌─ PowerUnit ── wires, GOOSE ─┐
-    Plan ─► World ──┤                             ├─ Process (core, journal) ─► watchers
-                    └─ Everest ──── Mqtt ─────────┘
+                ┌─ PowerUnit ── wires, GOOSE ─┐
+Plan ─► World ──┤                             ├─ Process (core, journal) ─► watchers
+                └─ Everest ──── Mqtt ─────────┘
 """
 
 import random
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import assert_never
 
 from ...messages.config import Config
 from ...messages.outputs import AnyOutput
@@ -159,46 +158,45 @@ class World:
         if not isinstance(event, planned.Session | planned.JournalRotates):
             self._last_fault_ns = self.calendar.now_ns
         match event:
-            case planned.Session() | planned.Unplug() | planned.Odd() | planned.BoardEvent():
+            case (
+                planned.Session()
+                | planned.Unplug()
+                | planned.Odd()
+                | planned.BoardEvent()
+                | planned.BoardError()
+                | planned.DeviceSilent()
+            ):
                 self._happen_at_connector(event)
-            case planned.BoardError():
-                self.everest.board_fails(event.connector, event.error_type, event.sub_type, event.for_s)
-            case planned.DeviceSilent():
-                self.everest.silence_devices(event.connector, event.for_s)
-            case planned.EverestRestarts():
-                self.everest.restart(event.for_s)
-            case planned.EverestSilent():
-                self.everest.be_quiet(event.for_s)
-            case planned.HistorySilent():
-                self.everest.silence_history(event.for_s)
-            case planned.BrokerLost():
-                self._mqtt.lose(event.for_s, keeps=event.keeps)
-            case planned.MqttTrouble():
-                self._mqtt.trouble(event.for_s, event.lost, event.twice, event.slow_s)
-            case planned.Psu():
-                self.power_unit.tell(**event.command)
-            case planned.LinkCut():
-                self.power_unit.cut()
-            case planned.LinkStalls():
-                self.power_unit.stall(event.for_s)
-            case planned.LinkSlow() | planned.GooseTrouble():
-                self._trouble_cables(event)
-            case planned.GooseForged():
-                self.power_unit.forge(event.connector, event.how)
+            case (
+                planned.EverestRestarts()
+                | planned.EverestSilent()
+                | planned.HistorySilent()
+                | planned.BrokerLost()
+                | planned.MqttTrouble()
+            ):
+                self._happen_to_everest(event)
+            case (
+                planned.Psu()
+                | planned.LinkCut()
+                | planned.LinkStalls()
+                | planned.LinkSlow()
+                | planned.GooseTrouble()
+                | planned.GooseForged()
+            ):
+                self._happen_at_psu(event)
             case planned.ClockJumps():
                 self._utc_offset_ns += int(event.by_s * SECOND_NS)
-            case (
-                planned.HandlerRaises()
-                | planned.JournalLost()
-                | planned.JournalRotates()
-                | planned.DriverRestarts()
-            ):
-                self._happen_to_driver(event)
             case _:
-                assert_never(event)
+                self._happen_to_driver(event)
 
     def _happen_at_connector(
-        self, event: planned.Session | planned.Unplug | planned.Odd | planned.BoardEvent
+        self,
+        event: planned.Session
+        | planned.Unplug
+        | planned.Odd
+        | planned.BoardEvent
+        | planned.BoardError
+        | planned.DeviceSilent,
     ) -> None:
         match event:
             case planned.Session():
@@ -209,15 +207,57 @@ class World:
                 self.everest.ask_oddly(event.connector, event.what)
             case planned.BoardEvent():
                 self.everest.board_says(event.connector, event.event)
+            case planned.BoardError():
+                self.everest.board_fails(event.connector, event.error_type, event.sub_type, event.for_s)
+            case planned.DeviceSilent():
+                self.everest.silence_devices(event.connector, event.for_s)
 
-    def _trouble_cables(self, event: planned.LinkSlow | planned.GooseTrouble) -> None:
+    def _happen_to_everest(
+        self,
+        event: planned.EverestRestarts
+        | planned.EverestSilent
+        | planned.HistorySilent
+        | planned.BrokerLost
+        | planned.MqttTrouble,
+    ) -> None:
+        match event:
+            case planned.EverestRestarts():
+                self.everest.restart(event.for_s)
+            case planned.EverestSilent():
+                self.everest.be_quiet(event.for_s)
+            case planned.HistorySilent():
+                self.everest.silence_history(event.for_s)
+            case planned.BrokerLost():
+                self._mqtt.lose(event.for_s, keeps=event.keeps)
+            case planned.MqttTrouble():
+                self._mqtt.trouble(event.for_s, event.lost, event.twice, event.slow_s)
+
+    def _happen_at_psu(
+        self,
+        event: planned.Psu
+        | planned.LinkCut
+        | planned.LinkStalls
+        | planned.LinkSlow
+        | planned.GooseTrouble
+        | planned.GooseForged,
+    ) -> None:
         network = self.power_unit.network
-        until_ns = self.calendar.now_ns + int(event.for_s * SECOND_NS)
-        if isinstance(event, planned.LinkSlow):
-            network.slow_until_ns, network.slow_s, network.splits = until_ns, event.slow_s, event.splits
-        else:
-            network.goose_until_ns, network.goose_slow_s = until_ns, event.slow_s
-            network.goose_lost, network.goose_twice = event.lost, event.twice
+        match event:
+            case planned.Psu():
+                self.power_unit.tell(**event.command)
+            case planned.LinkCut():
+                self.power_unit.cut()
+            case planned.LinkStalls():
+                self.power_unit.stall(event.for_s)
+            case planned.LinkSlow():
+                network.slow_until_ns = self.calendar.now_ns + int(event.for_s * SECOND_NS)
+                network.slow_s, network.splits = event.slow_s, event.splits
+            case planned.GooseTrouble():
+                network.goose_until_ns = self.calendar.now_ns + int(event.for_s * SECOND_NS)
+                network.goose_slow_s = event.slow_s
+                network.goose_lost, network.goose_twice = event.lost, event.twice
+            case planned.GooseForged():
+                self.power_unit.forge(event.connector, event.how)
 
     def _happen_to_driver(
         self,
