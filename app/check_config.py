@@ -5,7 +5,6 @@ If `parse` refuses the file, the settings that are usable one by one are still h
 interface can be looked at, too.
 """
 
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -21,9 +20,12 @@ from ..messages.config import (
     found_and_allowed,
     parse,
 )
+from ..messages.registers import CONNECTOR_OFFSETS
+from ..messages.toml_table import TomlError, table_of
 from .check_table import Row, error, ok, warning
 
 DEFAULT_ESN = "0000000000000000"
+_MAX_ENTRIES = 2 * len(CONNECTOR_OFFSETS)
 
 
 class Settings(Struct, frozen=True):
@@ -51,11 +53,9 @@ def check_file(path: Path) -> tuple[list[Row], Settings | None]:
         return [error("file", f"{path}: not UTF-8 text: byte {problem.start} is 0x{byte:02x}")], None
     rows = [ok("file", f"{path}: {len(text.encode())} bytes")]
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
+        table = table_of(text)
+    except TomlError as problem:
         return [*rows, error("TOML", str(problem))], None
-    except RecursionError:
-        return [*rows, error("TOML", "nested too deep")], None
     rows.append(ok("TOML", "syntax is right"))
     try:
         config = parse(text, str(path))
@@ -84,7 +84,8 @@ def _usable_part(table: dict[str, object]) -> tuple[Settings, dict[str, str]]:
         wrong |= wrong_here
     connectors = []
     entries = table.get("connectors")
-    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+    # What is wrong with more connectors than there can be need not be told one by one.
+    for number, entry in enumerate(entries[:_MAX_ENTRIES] if isinstance(entries, list) else [], 1):
         part, wrong_here = _usable_fields(ConnectorConfig, entry, f"connectors[{number}].")
         wrong |= wrong_here
         if not wrong_here:

@@ -62,6 +62,11 @@ def _read(path: Path) -> str:
     if len(data) > _MAX_FILE_BYTES:
         msg = "is larger than 1 MiB: is it a configuration of EVerest?"
         raise EverestFileError(msg)
+    return _decoded(data)
+
+
+def _decoded(data: bytes) -> str:
+    """The file's text. EverestFileError."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

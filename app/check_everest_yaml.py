@@ -119,8 +119,10 @@ class _Converter:
                 raise EverestFileError(msg)
             name = _scalar(key).text
             if key.tag == _MERGE_TAG:
+                # One by one, as copying what there is at each << would take quadratic time.
                 for source in _merge_sources(self.convert(value), line):
-                    merged = source.entries | merged
+                    for inherited, entry in source.entries.items():
+                        merged.setdefault(inherited, entry)
                 continue
             if name in entries:
                 msg = f"line {line}: the key {name!r} is there twice"

@@ -5,23 +5,24 @@
 
 import difflib
 import re
-import tomllib
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from .registers import CONNECTOR_OFFSETS
+from .toml_table import TomlError, table_of
 
 AllocationTimeout = Annotated[float, Meta(ge=0.001, le=3600)]
 Current = Annotated[float, Meta(gt=0, le=10_000)]
 Power = Annotated[float, Meta(gt=0, le=10_000_000)]
-ModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00]+$")]
-OptionalModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00]*$")]
+ModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00-\x1f]+\Z", max_length=1000)]
+OptionalModuleId = Annotated[str, Meta(pattern=r"^[^/+#\x00-\x1f]*\Z", max_length=1000)]
 ReplayProtection = Literal["off", "observe", "enforce"]
 Version = Annotated[int, Meta(ge=0, le=0xFFFF)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-TopicPart = Annotated[str, Meta(pattern=r"^[^+#\x00]*$")]
+TopicPart = Annotated[str, Meta(pattern=r"^[^+#\x00-\x1f]*\Z", max_length=1000)]
+"""A topic has 65535 bytes at most; and `$` would let a line end pass, which `\\Z` does not."""
 
 
 class ConfigError(Exception):
@@ -89,7 +90,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The host name that the PSU's certificate has to be for; "": not checked (protocol.md §2.3)."""
     module_placeholder_allocation_timeout_s: AllocationTimeout = 5.0
     modbus_timeout_s: Annotated[float, Meta(ge=1, le=120)] = 60.0
-    esn: Annotated[str, Meta(max_length=22, pattern=r"^[\x20-\x7e]*$")] = "0000000000000000"
+    esn: Annotated[str, Meta(max_length=22, pattern=r"^[\x20-\x7e]*\Z")] = "0000000000000000"
     send_secure_goose: bool = True
     allow_insecure_goose: bool = False
     verify_secure_goose: bool = True
@@ -97,13 +98,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of received frames that look played again: nothing, counted, or dropped and counted."""
     goose_vlan_id: Annotated[int, Meta(ge=0, le=4094)] = 0
     goose_vlan_priority: Annotated[int, Meta(ge=0, le=7)] = 5
-    telemetry_topic_prefix: Annotated[str, Meta(pattern=r"^([^+#\x00]*[^+#/\x00])?$")] = ""
+    telemetry_topic_prefix: Annotated[str, Meta(pattern=r"^([^+#\x00-\x1f]*[^+#/\x00-\x1f])?\Z", max_length=1000)] = ""
     HACK_publish_requested_voltage_current: bool = False
     HACK_use_ovm_while_cable_check: bool = False
     upstream_voltage_source: Literal["IMD", "OVM"] = "IMD"
     protocol_version: Version = 1
     hardware_version: Version = 1
-    software_version: Annotated[str, Meta(max_length=48, pattern=r"^[\x20-\x7e]*$")] = ""
+    software_version: Annotated[str, Meta(max_length=48, pattern=r"^[\x20-\x7e]*\Z")] = ""
     """"" stands for the package's version."""
     everest_timeout_s: Annotated[float, Meta(ge=1, le=30)] = 5.0
     error_history: OptionalModuleId = ""
@@ -117,6 +118,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         by_manager = bool(connector.evse_manager) and not self.HACK_publish_requested_voltage_current
         return bool(connector.powermeter) or by_manager
 
+
+_MAX_UNKNOWN_KEYS = 20
+"""So many are named: a file with a million of them is no configuration, and finding the nearest takes time."""
 
 # Said instead of a regular expression, or of one bound of a range.
 _ALLOWED = {
@@ -171,9 +175,9 @@ def _as_toml(value: object) -> str:
 def parse(text: str, name: str) -> Config:
     """The configuration that `text` (TOML) holds. `name` is the file's, for the errors. ConfigError."""
     try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        msg = f"{name}: not valid TOML: {'nested too deeply' if isinstance(error, RecursionError) else error}"
+        table = table_of(text)
+    except TomlError as error:
+        msg = f"{name}: not valid TOML: {error}"
         raise ConfigError(msg) from None
     return of_table(table, name)
 
@@ -195,19 +199,19 @@ def of_table(table: dict[str, Any], name: str) -> Config:
 
 
 def _unknown_keys(table: dict[str, Any]) -> list[str]:
-    """Every key that no table has, each with the nearest one that there is."""
+    """Keys that no table has, each with the nearest one that there is."""
     places: list[tuple[str, object, type[Struct]]] = [("", table, Config)]
     places += [("mqtt.", table.get("mqtt"), MqttConfig), ("journal.", table.get("journal"), JournalConfig)]
     connectors = table.get("connectors")
     if isinstance(connectors, list):
         places += [(f"connectors[{n}].", entry, ConnectorConfig) for n, entry in enumerate(connectors, 1)]
-    problems = []
+    problems: list[str] = []
     for where, entry, struct in places:
         if not isinstance(entry, dict):
             continue
         known = struct.__struct_fields__
         for key in entry:
-            if key not in known:
+            if key not in known and len(problems) < _MAX_UNKNOWN_KEYS:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
                 problems.append(f"unknown key {where}{key}{hint}")

@@ -21,7 +21,7 @@ def parse_line(line: bytes) -> Command:
     """The command in a line. CommandError."""
     try:
         table = msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"is no JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
         raise CommandError(msg) from None
     if not isinstance(table, dict):

@@ -21,6 +21,8 @@ GRID_VOLTAGE_V = 230.0
 GRID_NOISE_V = 2.0
 MAX_CONNECTOR_NO = 12
 MAX_PUBLISHERS = 64
+MAX_POWER_W = 1e12
+"""No grid gives more, and its current still fits a register; a scenario's rating may be anything."""
 _PUBLISH_NS = SECOND_NS * 9 // 10
 """Unchanged power is published once a second. The frames that trigger it come every second, some early."""
 
@@ -44,7 +46,7 @@ class _Demand(Struct):
     def power_w(self, rated_w: float) -> float:
         """What it draws, at most `rated_w`."""
         power_w = self.voltage_v * self.current_a
-        return min(power_w, rated_w) if self.draws and math.isfinite(power_w) else 0.0
+        return max(0.0, min(power_w, rated_w)) if self.draws and math.isfinite(power_w) else 0.0
 
 
 class GooseSide:
@@ -79,7 +81,7 @@ class GooseSide:
     @property
     def _rated_w(self) -> float:
         rated_w = self._psu.ratings["rated_output_power_psu"] * 1000
-        return rated_w if rated_w > 0 else 0.0  # a scenario may make it NaN
+        return min(rated_w, MAX_POWER_W) if rated_w > 0 else 0.0  # a scenario may make it NaN
 
     def _settle(self, demand: _Demand, now_ns: int) -> None:
         """Count the energy that the connector drew since it was last counted."""

@@ -9,12 +9,12 @@
 The file is checked as a whole before the mock starts. `ScenarioRun` is pure: it is told the time.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Literal, cast
 
 from msgspec import Struct
 
+from ..messages.toml_table import TomlError, table_of
 from .commands import Command, CommandError, command_from, nearest
 
 Clock = Literal["connected", "start"]
@@ -45,13 +45,12 @@ class Scenario(Struct, frozen=True):
 def read_scenario(path: str) -> Scenario:
     """The scenario in a file. ScenarioError."""
     try:
-        with Path(path).open("rb") as file:
-            document = tomllib.load(file)
+        document = table_of(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}"
         raise ScenarioError(msg) from None
-    except (ValueError, RecursionError) as error:  # TOML or UTF-8
-        msg = f"{path}: is no TOML: {'nested too deeply' if isinstance(error, RecursionError) else error}"
+    except (TomlError, UnicodeDecodeError) as error:
+        msg = f"{path}: is no TOML: {error}"
         raise ScenarioError(msg) from None
     for key in document:
         if key not in ("clock", "step"):

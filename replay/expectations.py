@@ -21,7 +21,6 @@ A key that is left out is not compared.
 """
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from ..messages.outputs import AnyOutput, ErrorRaised
+from ..messages.toml_table import TomlError, table_of
 from .divergence import Divergence, report
 from .log_format import TOPICS, TYPES, Gap
 from .reader import DamagedLogError, Ending, EndKind, Turn, read_log
@@ -107,10 +107,10 @@ def load(log: Path) -> Expectation:
     """What is expected of a log. ExpectationFileError."""
     path = expectation_path(log)
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = table_of(path.read_text("utf-8"))
     except FileNotFoundError:
         return Expectation()
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, TomlError) as error:
         msg = f"{path}: cannot be read: {error}"
         raise ExpectationFileError(msg) from None
     problems = [*_unknown_keys(table)]

@@ -29,7 +29,7 @@ from ..actors.names import DISPENSER_ALARMS
 from ..messages.config import Config
 from ..messages.inputs import ActiveErrorsReceived, BspError, BspErrorCleared, BspErrorRaised, Started
 from .lifts import Lifter, can_lift
-from .log_format import FORMAT, PROFILE, RECORD_LIMIT_BYTES, TOPICS, SegmentHeader, is_intact
+from .log_format import FORMAT, NOT_UNDERSTOOD, PROFILE, RECORD_LIMIT_BYTES, TOPICS, SegmentHeader, is_intact
 
 BLOCK_BYTES = 2**20
 PROBLEMS_SHOWN = 3
@@ -200,7 +200,7 @@ def _beginning(payload: bytes) -> _Found:
         header = msgspec.json.decode(Lifter(number)(payload), type=SegmentHeader)
         boards = tuple(entry.evse_board_support for entry in msgspec.convert(header.config, _Boards).connectors)
         state = msgspec.convert(header.snapshot.get(DISPENSER_ALARMS, {}), DispenserAlarmsState)
-    except msgspec.ValidationError as error:
+    except NOT_UNDERSTOOD as error:
         msg = f"the segment header is not understood: {error}"
         raise _UnusableLogError(msg) from None
     return _Found(boards, state, header.boot_id, has_begun=header.first_turn > 1)
@@ -216,7 +216,7 @@ def _after(found: _Found | None, payload: bytes) -> _Found:
         raise _DamagedLogError(msg)
     try:
         message = _message_decoder.decode(payload)
-    except msgspec.ValidationError as error:
+    except NOT_UNDERSTOOD as error:
         msg = f"an input is not understood, and what came after it is not known: {error}"
         raise _DamagedLogError(msg) from None
     has_begun = found.has_begun or isinstance(message, Started)

@@ -31,10 +31,10 @@ On the pipe from driver to recorder, a record is that payload behind a head, lit
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ..messages.inputs import AnyInput
 from ..messages.outputs import AnyOutput
@@ -57,6 +57,13 @@ TURN_MODULUS = 2**32
 
 PIPE_HEAD = struct.Struct("<IIQQ")
 
+NOT_UNDERSTOOD = (msgspec.DecodeError, ValueError, LookupError, RecursionError)
+"""What a payload may raise that its checksum proves and this version cannot decode: no JSON, no UTF-8 (a
+ValueError), another shape, nested without end. A checksum only tells that nothing was altered by accident."""
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""JSON's integers have no end, and one with a thousand digits is no time and no turn."""
+
 
 class Note(Struct, frozen=True, tag=True):
     """Base of what the journal says about itself."""
@@ -70,11 +77,11 @@ class SegmentHeader(Note, frozen=True):
     format: int
     run_id: str
     """One per start of the driver; the same in all segments of a run."""
-    segment: int
+    segment: Int64
     """Number of the segment within the run, from 1."""
-    first_turn: int
+    first_turn: Int64
     """Number of the first turn that follows."""
-    utc_ns: int
+    utc_ns: Int64
     versions: dict[str, str]
     """Of the package, of Python and of the libraries that the core's behaviour depends on."""
     config: dict[str, Any]
@@ -91,8 +98,8 @@ class Gap(Note, frozen=True):
     the former segment ends tells."""
 
     reason: str
-    first_turn: int
-    last_turn: int
+    first_turn: Int64
+    last_turn: Int64
 
 
 class SegmentEnd(Note, frozen=True):
@@ -101,7 +108,7 @@ class SegmentEnd(Note, frozen=True):
     goodbye: bool
     """True: the driver ended it, and everything it had to say is in here. False: the driver died, or gave
     this recorder up; written by the recorder, after everything that the driver handed over."""
-    lost_bytes: int = 0
+    lost_bytes: Int64 = 0
     """Length of a record that the driver had begun to hand over."""
     continues: bool = False
     """True: the run goes on in the next segment, whose first turn is the one after this one's last."""

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from .lifts import LIFTS, Lift
-from .log_format import SUMMARY_KEY, SUMMARY_METADATA, SegmentHeader
+from .log_format import NOT_UNDERSTOOD, SUMMARY_KEY, SUMMARY_METADATA, SegmentHeader
 from .reader import DamagedLogError, LogError, LogReader, NotALogError, UnsupportedFormatError, read_log
 from .records import read_metadata
 from .summary import Summary
@@ -126,7 +126,7 @@ def _segment(path: Path, lifts: Mapping[int, Lift]) -> Segment:
         raise NotALogError(msg) from None
     try:
         summary = msgspec.json.decode(metadata[SUMMARY_KEY], type=Summary)
-    except (LookupError, msgspec.MsgspecError):
+    except NOT_UNDERSTOOD:
         summary = None  # it is read whole then
     return Segment(path, header, summary, size_bytes, lifts)
 

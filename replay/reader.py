@@ -23,6 +23,7 @@ from ..messages.outputs import AnyOutput
 from .lifts import LIFTS, Lift, Lifter, can_lift
 from .log_format import (
     FORMAT,
+    NOT_UNDERSTOOD,
     PROFILE,
     TOPICS,
     TURN_MODULUS,
@@ -64,7 +65,7 @@ class RecordedOutput(Struct, frozen=True, gc=False):
         """The Output itself. UnsupportedFormatError if this version does not know it."""
         try:
             return _output_decoder.decode(self.payload)
-        except msgspec.MsgspecError as error:
+        except NOT_UNDERSTOOD as error:
             msg = f"an output that is unknown here: {error}"
             raise UnsupportedFormatError(msg) from None
 
@@ -213,7 +214,7 @@ class LogReader:
                 self._lifter = Lifter(found, self._lifts)
                 payload = self._lifter(payload)
             return msgspec.json.decode(payload, type=SegmentHeader)
-        except (msgspec.ValidationError, LookupError) as error:
+        except NOT_UNDERSTOOD as error:
             msg = f"the segment header is not one of its format: {error}"
             raise UnsupportedFormatError(msg) from None
 
@@ -228,7 +229,7 @@ class LogReader:
             raise DamagedLogError(msg)
         try:
             decoded = _input_decoder.decode(self._lifter(payload) if self._lifter else payload)
-        except (msgspec.ValidationError, LookupError) as error:
+        except NOT_UNDERSTOOD as error:
             writer = self.header.versions.get("fusioncharger", "?")
             msg = f"turn {number}'s input ({topic}), written by version {writer}, is unknown here: {error}"
             raise UnsupportedFormatError(msg) from None
@@ -254,7 +255,7 @@ class LogReader:
             raise DamagedLogError(msg)
         try:
             return msgspec.json.decode(self._lifter(payload) if self._lifter else payload, type=note)
-        except (msgspec.ValidationError, LookupError) as error:
+        except NOT_UNDERSTOOD as error:
             msg = f"a note of an unknown kind: {error}"
             raise UnsupportedFormatError(msg) from None
 

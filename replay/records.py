@@ -177,6 +177,10 @@ class RecordReader:
         try:
             data = chunk.data
             if chunk.compression:
+                # If the frame itself tells a size, that decides how much memory is taken, not max_output_size.
+                stated = zstandard.frame_content_size(data)
+                if stated not in (-1, chunk.uncompressed_size):  # -1: it tells none
+                    self._fail(f"a chunk of {chunk.uncompressed_size} bytes that wants to be {stated}")
                 data = zstandard.ZstdDecompressor().decompress(data, max_output_size=chunk.uncompressed_size)
         except zstandard.ZstdError as error:
             self._fail(str(error))
@@ -212,7 +216,7 @@ class RecordReader:
     def _parsed(self, parse: Callable[[ReadDataStream], R], content: bytes) -> R:
         try:
             return parse(ReadDataStream(BytesIO(content)))
-        except (McapError, ValueError, struct.error) as error:
+        except (McapError, ValueError, OverflowError, struct.error) as error:  # OverflowError: a length in it
             self._fail(str(error) or "it ends too early")
 
     def _fail(self, why: str) -> NoReturn:
@@ -238,10 +242,10 @@ def read_metadata(file: BinaryIO, name: str) -> dict[str, str] | None:
             if opcode != Opcode.METADATA_INDEX:
                 continue
             index = MetadataIndex.read(ReadDataStream(BytesIO(data[at - length : at])))
-            if index.name == name and index.length <= RECORD_LIMIT_BYTES:
+            if index.name == name and _HEAD.size <= index.length <= RECORD_LIMIT_BYTES:
                 file.seek(index.offset + _HEAD.size)
                 metadata = Metadata.read(ReadDataStream(BytesIO(file.read(index.length - _HEAD.size))))
                 return dict(metadata.metadata)
-    except (McapError, OSError, ValueError, struct.error):
+    except (McapError, OSError, ValueError, OverflowError, struct.error):
         pass  # cut, altered, or no MCAP file at all: reading it will tell
     return None

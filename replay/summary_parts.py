@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from .log_format import Gap, SegmentEnd
+from .log_format import Gap, Int64, SegmentEnd
 
 LIMIT = 1000
 """Sessions, alarms, and errors that a summary lists at most, each."""
@@ -23,15 +23,15 @@ _NS_PER_HOUR = 3_600_000_000_000
 class Session(Struct, frozen=True):
     """A charging session: from when the car was connected to when it was gone."""
 
-    connector: int
-    begin_turn: int
-    begin_utc_ns: int
-    end_utc_ns: int
+    connector: Int64
+    begin_turn: Int64
+    begin_utc_ns: Int64
+    end_utc_ns: Int64
     """0: the car was still there when the log ended."""
     outcome: str
     metered_wh: float = 0.0
     """Integrated from the power meter's voltage and current, where readings are at most 5 s apart."""
-    readings: int = 0
+    readings: Int64 = 0
     """Of the power meter; 0: it said nothing, and only `requested_wh` tells of energy."""
     requested_wh: float = 0.0
     """Voltage times current that was asked of the power unit, over the time for which it was."""
@@ -42,12 +42,12 @@ class Session(Struct, frozen=True):
 class Occurrence(Struct, frozen=True):
     """An alarm or an error: raised, and cleared."""
 
-    connector: int
+    connector: Int64
     """POWER_UNIT: of the power unit."""
     name: str
-    begin_turn: int
-    begin_utc_ns: int
-    end_utc_ns: int
+    begin_turn: Int64
+    begin_utc_ns: Int64
+    end_utc_ns: Int64
     """0: it was still there when the log ended."""
     continued: bool = False
     """It had begun before this segment; the begin is the segment's."""
@@ -56,33 +56,33 @@ class Occurrence(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """What is in a segment, or in several that follow one another."""
 
-    first_turn: int = 0
+    first_turn: Int64 = 0
     """0 and no turns: nothing was recorded."""
-    turns: int = 0
-    first_utc_ns: int = 0
-    last_utc_ns: int = 0
-    first_at_ns: int = 0
+    turns: Int64 = 0
+    first_utc_ns: Int64 = 0
+    last_utc_ns: Int64 = 0
+    first_at_ns: Int64 = 0
     """Monotonic time since the start of the process."""
-    last_at_ns: int = 0
-    counts: dict[str, int] = {}
+    last_at_ns: Int64 = 0
+    counts: dict[str, Int64] = {}
     """Messages by type."""
     run_id: str = ""
-    segment: int = 0
+    segment: Int64 = 0
     """The last one's, where several are merged."""
     sessions: tuple[Session, ...] = ()
     alarms: tuple[Occurrence, ...] = ()
     """The boards' errors and the power unit's alarms."""
     errors: tuple[Occurrence, ...] = ()
     """What was raised towards EVerest, the power unit's alarms apart."""
-    beyond: dict[str, int] = {}
+    beyond: dict[str, Int64] = {}
     """How many more there were than are listed: sessions, alarms, errors, gaps."""
-    goose_dropped: dict[str, int] = {}
+    goose_dropped: dict[str, Int64] = {}
     """Received GOOSE frames that were dropped, by reason."""
     goose_suspected: dict[str, int] = {}
     """Those that were accepted although they look played again."""
     gaps: tuple[Gap, ...] = ()
-    failed_turns: int = 0
-    odd_records: int = 0
+    failed_turns: Int64 = 0
+    odd_records: Int64 = 0
     """Which were not understood, and only counted."""
     end: SegmentEnd | None = None
     """Of the last segment; None: it was not closed."""

@@ -18,7 +18,6 @@ Rules:
 """
 
 import re
-import tomllib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -31,6 +30,7 @@ from ..actors.system import build, snapshot
 from ..messages.config import Config, of_table
 from ..messages.inputs import Input, TimerFired
 from ..messages.outputs import AnyOutput, CancelTimer, StartTimer
+from ..messages.toml_table import TomlError, table_of
 from .comparison import Comparison
 from .logs import Log, Segment
 from .reader import EndKind, Turn
@@ -80,8 +80,8 @@ def _set(table: dict[str, Any], setting: str) -> None:
         )
         raise SettingError(msg)
     try:
-        place[name] = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
+        place[name] = table_of(f"value = {written}")["value"]
+    except TomlError:
         place[name] = written.strip()  # text without its quotes
 
 
