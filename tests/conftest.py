@@ -1,6 +1,11 @@
-"""For all tests: `--fail-on-skip`, because a test that CI skips proves nothing."""
+"""For all tests: `--fail-on-skip`, because a test that CI skips proves nothing. And how hypothesis runs."""
 
+import hypothesis
 import pytest
+
+# A machine that pauses for 0.2 s has found no fault.
+hypothesis.settings.register_profile("fusioncharger", deadline=None)
+hypothesis.settings.load_profile("fusioncharger")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
