@@ -459,7 +459,7 @@ class PowerUnit:
         if process is None or acceptance is None:
             return
         try:
-            process.feed(acceptance.decide(frame))
+            process.feed(acceptance.decide(frame, self._calendar.now_ns).reply)
         except GooseError as error:
             if not self._drops:
                 self._calendar.after(1.0, self._report_drops)
