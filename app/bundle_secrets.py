@@ -31,15 +31,13 @@ _LONG_BASE64 = re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{60,}={0,2}(?![\w+/])")
 
 
 def known_secrets(config: Config) -> tuple[str, ...]:
-    """Password and lines of the private key, as far as they can be read here."""
+    """Password and lines of the private keys, as far as they can be read here."""
     found: list[str] = []
     if config.mqtt.password_file:
         found += _lines(Path(config.mqtt.password_file))[:1]
-    if config.client_key:
+    for path in filter(None, (config.client_key, config.mqtt.client_key)):
         found += [
-            line
-            for line in _lines(Path(config.client_key))
-            if "-----" not in line and len(line) >= _KEY_LINE_CHARACTERS
+            line for line in _lines(Path(path)) if "-----" not in line and len(line) >= _KEY_LINE_CHARACTERS
         ]
     return tuple(secret for secret in found if len(secret) >= _SHORTEST)
 

@@ -79,7 +79,13 @@ def check(path: Path, *, probe_psu: bool) -> list[Row]:
     """Every row. What the file does not let know is not checked, and says so."""
     # Only now: they take half a second to import, and --help needs none of them.
     from .check_config import check_file, check_intentions  # noqa: PLC0415
-    from .check_host import check_certificates, check_interface, check_journal, check_password  # noqa: PLC0415
+    from .check_host import (  # noqa: PLC0415
+        check_broker_certificates,
+        check_certificates,
+        check_interface,
+        check_journal,
+        check_password,
+    )
     from .check_network import check_broker, check_psu  # noqa: PLC0415
 
     rows, settings = check_file(path)
@@ -99,11 +105,14 @@ def check(path: Path, *, probe_psu: bool) -> list[Row]:
     elif settings.has("tls_enabled", "psu_ca_cert", "client_cert", "client_key", "psu_cert_hostname"):
         certificates = check_certificates(config)
     rows += certificates
-    password_row, password = check_password(config)
+    password_row = check_password(config.mqtt)
     rows += [password_row] if password_row else []
-    if settings.has("mqtt", "mqtt.host", "mqtt.port", "mqtt.username", "mqtt.password_file"):
-        has_login = password_row is None or password is not None
-        rows.append(check_broker(config.mqtt, password, has_login=has_login))
+    keys = [f"mqtt.{key}" for key in config.mqtt.__struct_fields__ if key != "topic_prefix"]
+    if settings.has("mqtt", *keys):
+        # A CA that is missing is said already.
+        if config.mqtt.ca_cert or not config.mqtt.tls_enabled:
+            rows += check_broker_certificates(config.mqtt)
+        rows.append(check_broker(config.mqtt))
     else:
         rows.append(not_checked("broker", MEND_FIRST))
     if not probe_psu:

@@ -188,6 +188,12 @@ def check_intentions(settings: Settings) -> list[Row]:
         said.append(("esn", "is the default; the power unit shows it as this dispenser's serial number"))
     if config.mqtt.password_file and not config.mqtt.username:
         said.append(("mqtt.password_file", "has no effect without mqtt.username"))
+    if not config.mqtt.tls_enabled:
+        unused = [
+            f"mqtt.{key}" for key in ("ca_cert", "client_cert", "client_key") if getattr(config.mqtt, key)
+        ]
+        if unused:
+            said.append(("mqtt.tls_enabled", f"false: {', '.join(unused)} without effect"))
     if not config.tls_enabled:
         unused = [
             key

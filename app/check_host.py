@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 import socket
-import stat
 import struct
 import sys
 import tempfile
@@ -14,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..io.goose_port import GoosePortError, open_port
-from ..io.tls import TlsFiles, TlsFilesError, client_context, examine
-from ..messages.config import Config, ConfigError
+from ..io.mqtt_access import BROKER, BrokerAccessError, load_password
+from ..io.mqtt_access import tls_files as broker_tls_files
+from ..io.tls import TlsFiles, TlsFilesError, client_context, examine, mode_finding
+from ..messages.config import Config, MqttConfig
 from .check_table import Level, Row, error, ok, warning
-from .run_command import load_password
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFHWADDR = 0x8927
@@ -28,8 +28,6 @@ _ARPHRD_ETHER = 1
 
 ROOM_BYTES = 2**30
 """What should be free for the journal: 16 segments of 64 MiB."""
-
-CERTIFICATE_KEYS = ("psu_ca_cert", "client_cert", "client_key")
 
 
 def check_interface(interface: str) -> list[Row]:
@@ -98,37 +96,59 @@ def _raw_frames_row() -> Row:
     return ok(what, "permitted")
 
 
-def check_password(config: Config) -> tuple[Row | None, str | None]:
-    """The row about the broker's password file, if there is one; and the password, if it can be used."""
-    path = config.mqtt.password_file
+def check_password(broker: MqttConfig) -> Row | None:
+    """The row about the broker's password file, if there is one."""
+    path = broker.password_file
     what = "password file"
     if not path:
-        return None, None
+        return None
     try:
+        load_password(broker)
         mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode):
-            # Reading a FIFO would wait for its other end.
-            return error(what, f"{path}: is no file"), None
-        password = load_password(config, Path("configuration"))
-    except OSError as problem:
-        return error(what, f"{path}: cannot be read: {problem.strerror}"), None
-    except ConfigError as problem:
-        return error(what, str(problem).removeprefix("configuration: mqtt.password_file: ")), None
-    except ValueError as problem:  # a NUL in the path
-        return error(what, f"{path}: {problem}"), None
-    if mode & 0o077:
-        return warning(what, f"{path}: others may read it (mode {mode & 0o777:04o}); chmod 600 it"), password
-    return ok(what, f"{path}: readable"), password
+    except BrokerAccessError as problem:
+        return error(what, str(problem).removeprefix("mqtt.password_file: "))
+    except OSError as problem:  # gone since
+        return error(what, f"{path} cannot be read: {problem.strerror}")
+    for finding in mode_finding(what, path, mode, "it"):
+        return warning(what, f"{path}: {finding.text}")
+    return ok(what, f"{path}: readable")
 
 
 def check_certificates(config: Config) -> list[Row]:
-    """The three PEM files."""
+    """The three PEM files for the power unit."""
     if not config.tls_enabled:
         return [ok("TLS", "off: the session keys cross the cable to the power unit unencrypted")]
-    files = tls_files(config)
-    findings, ends_at = examine(files, datetime.now(UTC))
+    rows = _certificate_rows(tls_files(config), "TLS", config.psu_cert_hostname, "psu_cert_hostname")
+    return _with_end(rows, tls_files(config), "certificates")
+
+
+def check_broker_certificates(broker: MqttConfig) -> list[Row]:
+    """The PEM files for the broker."""
+    if not broker.tls_enabled:
+        if broker.host == "localhost" or broker.host.startswith("127.") or broker.host == "::1":
+            return [ok("MQTT TLS", "off; the broker is on this machine")]
+        text = "off: whoever is on the way to the broker can read and change what is said, power requests too"
+        return [warning("MQTT TLS", text)]
+    rows = _certificate_rows(broker_tls_files(broker), "MQTT TLS", broker.host, BROKER.hostname)
+    return _with_end(rows, broker_tls_files(broker), "MQTT certificates")
+
+
+def _with_end(rows: list[Row], files: TlsFiles, what: str) -> list[Row]:
+    """The rows, and until when the certificates are valid."""
+    now = datetime.now(UTC)
+    _, ends_at = examine(files, now)
+    if ends_at is not None and ends_at > now:
+        rows.append(ok(what, f"valid until {ends_at:%Y-%m-%d %H:%M} UTC, {(ends_at - now).days} days"))
+    return rows
+
+
+def _certificate_rows(files: TlsFiles, what: str, hostname: str, hostname_from: str) -> list[Row]:
+    """One for each file, and one for everything that is wrong."""
+    findings, _ = examine(files, datetime.now(UTC))
     rows = []
-    for name, path in zip(CERTIFICATE_KEYS, (files.ca, files.certificate, files.key), strict=True):
+    for name, path in zip(files.names, (files.ca, files.certificate, files.key), strict=True):
+        if path is None:
+            continue
         found = [finding for finding in findings if finding.name == name]
         rows += [
             (error if finding.severity == "error" else warning)(name, f"{finding.path}: {finding.text}")
@@ -140,16 +160,13 @@ def check_certificates(config: Config) -> list[Row]:
     rows += [
         (error if finding.severity == "error" else warning)(finding.name, f"{finding.path}: {finding.text}")
         for finding in findings
-        if finding.name not in CERTIFICATE_KEYS
+        if finding.name not in files.names
     ]
     if not any(row.level is Level.ERROR for row in rows):
         try:
-            client_context(files, hostname=config.psu_cert_hostname)
-        except TlsFilesError as problem:  # a psu_cert_hostname that is none
-            rows += [error("TLS", line) for line in str(problem).splitlines()]
-    if ends_at is not None and ends_at > datetime.now(UTC):
-        days = (ends_at - datetime.now(UTC)).days
-        rows.append(ok("certificates", f"valid until {ends_at:%Y-%m-%d %H:%M} UTC, {days} days"))
+            client_context(files, hostname=hostname, hostname_from=hostname_from)
+        except TlsFilesError as problem:  # a host name that is none
+            rows += [error(what, line) for line in str(problem).splitlines()]
     return rows
 
 

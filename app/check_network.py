@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from ..io.mqtt_access import BrokerAccess, BrokerAccessError, BrokerSocket, load_access
 from ..io.tls import TlsFilesError, client_context
 from ..io.tls_handshake import established_text, handshake_text
 from ..messages.config import Config, MqttConfig
@@ -36,15 +37,13 @@ class _Answer(Struct):
     is_answered: bool = False
     refusal: str = ""
     is_version_refused: bool = False
+    tls_version: str = ""
+    tls_failure: str = ""
 
 
-def check_broker(broker: MqttConfig, password: str | None, *, has_login: bool) -> Row:
-    """Connect and log in. Without `has_login` (the password cannot be read) only the TCP connection."""
-    return _within_timeout(
-        "broker",
-        f"{broker.host}:{broker.port}",
-        lambda: _check_broker(broker, password) if has_login else _check_broker_port(broker),
-    )
+def check_broker(broker: MqttConfig) -> Row:
+    """Connect and log in. Without usable password and certificates only the TCP connection."""
+    return _within_timeout("broker", f"{broker.host}:{broker.port}", lambda: _check_broker(broker))
 
 
 def _within_timeout(what: str, where: str, check: Callable[[], Row]) -> Row:
@@ -69,20 +68,30 @@ def _within_timeout(what: str, where: str, check: Callable[[], Row]) -> Row:
 def _check_broker_port(broker: MqttConfig) -> Row:
     socket.create_connection((broker.host, broker.port), TIMEOUT_S).close()
     where = f"{broker.host}:{broker.port}"
-    return not_checked("broker", f"{where}: reachable; login not tried without the password")
+    return not_checked(
+        "broker", f"{where}: reachable; login not tried without usable password and certificates"
+    )
 
 
-def _check_broker(broker: MqttConfig, password: str | None) -> Row:
+def _check_broker(broker: MqttConfig) -> Row:
+    try:
+        access = load_access(broker)
+    except BrokerAccessError:  # which has a row of its own
+        return _check_broker_port(broker)
     where = f"{broker.host}:{broker.port}"
     user = f"as {broker.username!r}" if broker.username else "without a user name"
-    answer = _log_in(broker, password, MQTTProtocolVersion.MQTTv5)
+    answer = _log_in(broker, access, MQTTProtocolVersion.MQTTv5)
+    if answer.tls_failure:
+        return error("broker", f"{where}: {answer.tls_failure}")
     if answer.is_answered and not answer.refusal:
-        return ok("broker", f"{where}: MQTT 5, login accepted {user}")
+        tls = f", {answer.tls_version}" if answer.tls_version else ""
+        return ok("broker", f"{where}: MQTT 5{tls}, login accepted {user}")
     if answer.is_answered and not answer.is_version_refused:
         return error("broker", f"{where}: login refused {user}: {answer.refusal}")
-    answer = _log_in(broker, password, MQTTProtocolVersion.MQTTv311)
+    answer = _log_in(broker, access, MQTTProtocolVersion.MQTTv311)
     if not answer.is_answered:
-        return error("broker", f"{where}: reachable, but does not answer as an MQTT broker does")
+        hint = "" if broker.tls_enabled else "; does it want TLS (mqtt.tls_enabled = false)?"
+        return error("broker", f"{where}: reachable, but does not answer as an MQTT broker does{hint}")
     if answer.refusal:
         return error("broker", f"{where}: login refused {user}: {answer.refusal}")
     return warning(
@@ -92,7 +101,7 @@ def _check_broker(broker: MqttConfig, password: str | None) -> Row:
     )
 
 
-def _log_in(broker: MqttConfig, password: str | None, version: MQTTProtocolVersion) -> _Answer:
+def _log_in(broker: MqttConfig, access: BrokerAccess, version: MQTTProtocolVersion) -> _Answer:
     """CONNECT, CONNACK, DISCONNECT. OSError: not reachable."""
     answer = _Answer()
 
@@ -115,8 +124,18 @@ def _log_in(broker: MqttConfig, password: str | None, version: MQTTProtocolVersi
     )
     client.connect_timeout = _ATTEMPT_S
     if broker.username:
-        client.username_pw_set(broker.username, password)
+        client.username_pw_set(broker.username, access.password)
+    if access.tls is not None:
+        client.tls_set_context(access.tls)
+    secured: list[BrokerSocket] = []
+
+    def socket_opened(_client: paho.Client, _userdata: object, opened: object) -> None:
+        if isinstance(opened, BrokerSocket):
+            secured.append(opened)
+            answer.tls_version = opened.version() or ""
+
     client.on_connect = connack_received
+    client.on_socket_open = socket_opened
     deadline = time.monotonic() + _ATTEMPT_S
     # No session of its own stays behind: with MQTT 5 its expiry is 0, with 3.1.1 it is a clean one.
     client.connect(broker.host, broker.port)
@@ -130,6 +149,7 @@ def _log_in(broker: MqttConfig, password: str | None, version: MQTTProtocolVersi
         if not answer.refusal:
             client.disconnect()
     finally:
+        answer.tls_failure = secured[0].failure if secured else ""
         sock = client.socket()
         if sock is not None:
             sock.close()

@@ -70,9 +70,7 @@ def _warn_of(config: Config) -> None:
 class Driver:
     """One run of the driver. `start` once, `supervise` until it has to end, `stop` once."""
 
-    def __init__(
-        self, config: Config, password: str | None, process_log: ProcessLog, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, config: Config, process_log: ProcessLog, tls: ssl.SSLContext | None = None) -> None:
         """`tls`: what the link to the PSU is encrypted with. GoosePortError if the GOOSE interface cannot be
         used."""
         self._failure: str | None = None
@@ -127,7 +125,7 @@ class Driver:
             tls=tls,
             tls_hostname=config.psu_cert_hostname,
         )
-        self._bridge = EverestBridge(config, password, self._core.put)
+        self._bridge = EverestBridge(config, self._core.put)
         self._watched = (
             Watched("core", self._core.is_alive),  # that it moves, its turns say
             Watched("GOOSE publisher", self._publisher.is_alive, self._publisher.pulse, self._publisher.nudge),

@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from .. import __version__
 from ..io.goose_port import GoosePortError
+from ..io.mqtt_access import BrokerAccessError, load_access
+from ..io.mqtt_access import findings as broker_findings
 from ..io.tls import TlsFiles, TlsFilesError, client_context, examine
 from ..messages.config import Config, ConfigError, parse
 from ..replay.directory_lock import DirectoryInUseError, DirectoryLock
@@ -44,7 +46,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     2: configuration."""
     try:
         config = load_config(arguments.config)
-        password = load_password(config, arguments.config)
+        check_broker_files(config, arguments.config)
         tls = load_tls(config, arguments.config)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -59,8 +61,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     process_log = ProcessLog(arguments.log_level, as_json=arguments.log_json)
     try:
         restored = NOTHING if arguments.forget_alarms else restore_alarms(config)
-        _warn_of_certificates(config)
-        driver = Driver(config, password, process_log, tls)
+        _warn_of_files(config)
+        driver = Driver(config, process_log, tls)
         driver.start(restored)
         driver.supervise()
         return driver.stop()
@@ -106,21 +108,13 @@ def load_config(path: Path) -> Config:
     return config if config.software_version else replace(config, software_version=__version__)
 
 
-def load_password(config: Config, name: Path) -> str | None:
-    """The broker's password: the first line of its file. `name` is the configuration's. ConfigError."""
-    path = config.mqtt.password_file
-    if not path:
-        return None
+def check_broker_files(config: Config, name: Path) -> None:
+    """Password and certificates for the broker, as far as they can be used. `name` is the configuration's.
+    ConfigError. The MQTT client reads them for each connection."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        msg = f"{name}: mqtt.password_file: {path} cannot be read: {reason}"
-        raise ConfigError(msg) from None
-    if not lines:
-        msg = f"{name}: mqtt.password_file: {path} is empty; its first line has to be the password"
-        raise ConfigError(msg)
-    return lines[0]
+        load_access(config.mqtt)
+    except BrokerAccessError as error:
+        raise ConfigError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None
 
 
 def load_tls(config: Config, name: Path) -> ssl.SSLContext | None:
@@ -136,11 +130,11 @@ def load_tls(config: Config, name: Path) -> ssl.SSLContext | None:
         raise ConfigError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from None
 
 
-def _warn_of_certificates(config: Config) -> None:
-    """What does not keep TLS from working today."""
-    if config.tls_enabled:
-        for finding in examine(_tls_files(config), datetime.now(UTC))[0]:
-            log.warning("%s: %s: %s", finding.name, finding.path, finding.text)
+def _warn_of_files(config: Config) -> None:
+    """What does not keep TLS and the login at the broker from working today."""
+    found = examine(_tls_files(config), datetime.now(UTC))[0] if config.tls_enabled else []
+    for finding in found + broker_findings(config.mqtt):
+        log.warning("%s: %s: %s", finding.name, finding.path, finding.text)
 
 
 def _tls_files(config: Config) -> TlsFiles:

@@ -26,14 +26,13 @@ REJECTIONS_SHOWN_PER_SECOND = 3
 class EverestBridge:
     """The driver's side of MQTT. `sink` is the core's input queue: thread-safe, and it does not block."""
 
-    def __init__(self, config: Config, password: str | None, sink: Callable[[Input], None]) -> None:
+    def __init__(self, config: Config, sink: Callable[[Input], None]) -> None:
         self._codec = EverestCodec(config, reply_id=uuid.uuid4().hex)
         self._sink = sink
         self._rejections = _RejectionLog()
         prefix = config.telemetry_topic_prefix
         self._client = MqttClient(
             config.mqtt,
-            password,
             Session(
                 topics=self._codec.subscriptions,
                 expiry_s=config.everest_timeout_s,

@@ -12,6 +12,7 @@ Rules:
 - MQTT 5 first, at every loss anew. A broker that only speaks 3.1.1 says so in its CONNACK, or hangs up, or
   does not answer (amqtt); then 3.1.1 is tried, with a clean session, because 3.1.1 knows no expiry: its kept
   session would bring commands of hours ago.
+- Password and TLS files are read anew for each connection (mqtt_access.py). TLS changes nothing of the above.
 - `publish` hands the message to the thread and returns; while the broker is away it drops it.
 """
 
@@ -26,6 +27,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from ..messages.config import MqttConfig
+from .mqtt_access import BrokerAccess, BrokerAccessError, load_access
 from .mqtt_connection import MqttConnection, Session
 from .pulse import Pulse
 
@@ -44,7 +46,6 @@ class MqttClient:
     def __init__(
         self,
         broker: MqttConfig,
-        password: str | None,
         session: Session,
         *,
         on_connected: Callable[[bool], None],
@@ -53,7 +54,6 @@ class MqttClient:
     ) -> None:
         """`on_connected` gets MQTT's session-present flag, `on_disconnected` the reason."""
         self._broker = broker
-        self._password = password
         self._session = session
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
@@ -96,7 +96,14 @@ class MqttClient:
         while not self._closing.is_set():
             self.pulse.beats += 1
             started_at = time.monotonic()
-            connection = self._serve_one_connection(version)
+            try:
+                with self.pulse.blocking():  # a disk may be slow, too
+                    access = load_access(self._broker)
+            except BrokerAccessError as error:
+                self._complain("; ".join(str(error).splitlines()))
+                self._closing.wait(LAST_RETRY_S)
+                continue
+            connection = self._serve_one_connection(version, access)
             if version is MQTTProtocolVersion.MQTTv5 and self._is_too_old(connection):
                 version = MQTTProtocolVersion.MQTTv311
                 continue
@@ -108,10 +115,10 @@ class MqttClient:
             self._closing.wait(delay_s)
             delay_s = min(2 * delay_s, LAST_RETRY_S)
 
-    def _serve_one_connection(self, version: MQTTProtocolVersion) -> MqttConnection:
+    def _serve_one_connection(self, version: MQTTProtocolVersion, access: BrokerAccess) -> MqttConnection:
         connection = MqttConnection(
             self._broker,
-            self._password,
+            access,
             self._session,
             self._client_id,
             version,

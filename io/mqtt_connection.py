@@ -20,12 +20,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..messages.config import MqttConfig
+from .mqtt_access import BrokerAccess, BrokerSocket
 from .pulse import Pulse
 
 KEEPALIVE_S = 5
 """A broker that falls silent is given up after at most twice this."""
 CONNECT_TIMEOUT_S = 2.0
 CONNACK_TIMEOUT_S = 2.0
+CLOSED = "connection closed"
 QUEUE_LIMIT = 1000
 """QoS 1 messages that wait for their PUBACK; what comes on top is dropped. paho has no such limit for QoS 0:
 those come at a few per second and go with their connection, so KEEPALIVE_S bounds them."""
@@ -51,7 +53,7 @@ class MqttConnection:
     def __init__(
         self,
         broker: MqttConfig,
-        password: str | None,
+        access: BrokerAccess,
         session: Session,
         client_id: str,
         version: MQTTProtocolVersion,
@@ -63,7 +65,7 @@ class MqttConnection:
     ) -> None:
         self.is_online = False
         """The subscriptions were acknowledged. Stays True after the loss."""
-        self.loss = "connection closed"
+        self.loss = CLOSED
         self.version_refused = False
         self._broker = broker
         self._session = session
@@ -71,7 +73,7 @@ class MqttConnection:
         self._clean_start = clean_start
         self._on_online = on_online
         self._pulse = pulse
-        self._opened = False
+        self._socket: socket.socket | None = None
         self._answered = False
         self._finishing = False
         self._session_present = False
@@ -82,7 +84,9 @@ class MqttConnection:
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_queued_messages_set(QUEUE_LIMIT)
         if broker.username:
-            client.username_pw_set(broker.username, password)
+            client.username_pw_set(broker.username, access.password)
+        if access.tls is not None:
+            client.tls_set_context(access.tls)
         if session.status_topic:
             client.will_set(session.status_topic, b"offline", qos=1, retain=True)
         client.on_socket_open = self._socket_opened
@@ -106,6 +110,10 @@ class MqttConnection:
                     self.loss = "the broker does not answer"
                     return
         finally:
+            if self._tls_failure:
+                self.loss = self._tls_failure
+            elif isinstance(self._socket, BrokerSocket) and not self._answered and self.loss == CLOSED:
+                self.loss = f"{CLOSED} right after the TLS handshake; the broker may not accept our certificate"
             sock = self._client.socket()
             if sock is not None:
                 sock.close()
@@ -127,8 +135,12 @@ class MqttConnection:
 
     @property
     def is_unanswered(self) -> bool:
-        """The broker took the connection, but hung up on CONNECT or never answered it."""
-        return self._opened and not self._answered
+        """The broker took the connection, but hung up on CONNECT or never answered it, and did not say why."""
+        return self._socket is not None and not self._answered and not self._tls_failure
+
+    @property
+    def _tls_failure(self) -> str:
+        return self._socket.failure if isinstance(self._socket, BrokerSocket) else ""
 
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> bool:
         """From any thread."""
@@ -159,8 +171,8 @@ class MqttConnection:
 
     def _socket_opened(self, _client: paho.Client, _userdata: object, sock: object) -> None:
         # Without it, Nagle and delayed ACKs cost 44..88 ms per QoS 1 message (architecture.md §6).
-        self._opened = True
-        assert isinstance(sock, socket.socket)  # noqa: S101 - paho's type also allows TLS and websockets
+        assert isinstance(sock, socket.socket)  # noqa: S101 - paho's type also allows websockets
+        self._socket = sock
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _connack_received(

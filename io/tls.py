@@ -1,7 +1,8 @@
-"""Mutual TLS: the three PEM files, examined and loaded (protocol.md §2.3).
+"""TLS: the PEM files, examined and loaded (protocol.md §2.3).
 
 `client_context` is for the dispenser's end, `server_context` for the PSU's (the mock). Both ends present a
-certificate, and each accepts only one that chains to the CA it was given.
+certificate, and each accepts only one that chains to the CA it was given. Towards the MQTT broker the
+dispenser's own certificate is optional (mqtt_access.py).
 
 Rules:
 - `examine` says everything that is wrong with the files in words for their owner, before a peer does so with an
@@ -36,9 +37,9 @@ class TlsFiles(Struct, frozen=True):
 
     ca: str
     """The CA (or several) that the peer's certificate has to chain to."""
-    certificate: str
-    """Our certificate, and after it the intermediate CAs if there are any."""
-    key: str
+    certificate: str | None
+    """Our certificate, and after it the intermediate CAs if there are any. None, as is `key`: we have none."""
+    key: str | None
     names: tuple[str, str, str] = ("psu_ca_cert", "client_cert", "client_key")
     """What the user calls the three, for messages."""
 
@@ -64,17 +65,19 @@ def examine(files: TlsFiles, now: datetime) -> tuple[list[FileFinding], datetime
     if now.tzinfo is None:
         now = now.replace(tzinfo=UTC)
     ca = _File(files.names[0], files.ca, now)
-    certificate = _File(files.names[1], files.certificate, now)
-    key = _File(files.names[2], files.key, now)
+    certificate = _File(files.names[1], files.certificate or "", now)
+    key = _File(files.names[2], files.key or "", now)
     with warnings.catch_warnings():
         # cryptography warns of oddities in certificates that OpenSSL accepts.
         warnings.simplefilter("ignore")
         authorities = ca.certificates()
         ca.check_validity(authorities, one_is_enough=True)
         ca.check_authorities(authorities)
-        chain = certificate.certificates()
-        certificate.check_validity(chain, one_is_enough=False)
-        key.check_key(chain, files.certificate)
+        chain = []
+        if files.certificate is not None:
+            chain = certificate.certificates()
+            certificate.check_validity(chain, one_is_enough=False)
+            key.check_key(chain, files.certificate)
     findings = ca.findings + certificate.findings + key.findings
     if not _errors(findings):
         # What only OpenSSL knows: its security level, for one, depends on the machine's configuration.
@@ -83,16 +86,27 @@ def examine(files: TlsFiles, now: datetime) -> tuple[list[FileFinding], datetime
     return findings, min(ends, default=None)
 
 
-def client_context(files: TlsFiles, *, hostname: str = "") -> ssl.SSLContext:
-    """The dispenser's end. With `hostname` the PSU's certificate has to be for it (the same name is then needed
-    to open a connection); without, its names are not looked at. TlsFilesError."""
+def mode_finding(name: str, path: str, mode: int, what: str) -> list[FileFinding]:
+    """A warning, if others than its owner may read a file that holds a secret (`what`)."""
+    if not stat.S_IMODE(mode) & 0o077:
+        return []
+    text = f"others may read {what} (mode {stat.S_IMODE(mode):04o}); chmod 600 it"
+    return [FileFinding(name, path, "warning", text)]
+
+
+def client_context(
+    files: TlsFiles, *, hostname: str = "", hostname_from: str = "psu_cert_hostname"
+) -> ssl.SSLContext:
+    """The dispenser's end. With `hostname` the peer's certificate has to be for it (the same name is then
+    needed to open a connection); without, its names are not looked at. `hostname_from` is what the user calls
+    it. TlsFilesError."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, files)
     context.check_hostname = bool(hostname)
     if hostname:
         try:
             context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=hostname)
         except (ValueError, TypeError):
-            msg = f"psu_cert_hostname: {hostname!r} is no host name; write it as it stands in the certificate"
+            msg = f"{hostname_from}: {hostname!r} is no host name; write it as it stands in the certificate"
             raise TlsFilesError(msg) from None
     return context
 
@@ -126,6 +140,8 @@ def _load(context: ssl.SSLContext, files: TlsFiles) -> list[FileFinding]:
         context.load_verify_locations(cafile=files.ca)
     except (OSError, ValueError) as error:
         return [FileFinding(files.names[0], files.ca, "error", f"OpenSSL refuses it: {_openssl_text(error)}")]
+    if files.certificate is None:
+        return []
     try:
         # Without a password OpenSSL would ask for one on the terminal.
         context.load_cert_chain(files.certificate, files.key, password="")
@@ -273,8 +289,7 @@ class _File:
                     f"the key does not belong to the certificate in {certificate_path}; give the two that were "
                     "made together"
                 )
-            if stat.S_IMODE(self.mode) & 0o077:
-                self._warn(f"others may read the key (mode {stat.S_IMODE(self.mode):04o}); chmod 600 it")
+            self.findings += mode_finding(self.name, self.path, self.mode, "the key")
 
 
 _NO_CONSTRAINTS = "does not say whether it is a CA (no basicConstraints)"

@@ -21,13 +21,38 @@ import struct
 import time
 from typing import Protocol
 
+from msgspec import Struct
+
 _BYTES_RECEIVED = struct.Struct("@128xQ")
 """tcpi_bytes_received in Linux's struct tcp_info; the end of the stream counts as one."""
 
 ALERT_RECORD = b"\x15\x03"
 """How a TLS alert begins, where Modbus was expected."""
 
-CLOSED = "closed by the PSU"
+
+class Peer(Struct, frozen=True):
+    """The other end, and what the user calls the settings for it."""
+
+    name: str
+    ca: str
+    certificate: str
+    hostname: str
+    switch: str
+
+    @property
+    def closed(self) -> str:
+        """It ended the connection in the regular way."""
+        return f"closed by {self.name}"
+
+
+PSU = Peer(
+    name="the PSU",
+    ca="psu_ca_cert",
+    certificate="client_cert",
+    hostname="psu_cert_hostname",
+    switch="tls_enabled",
+)
+CLOSED = PSU.closed
 
 _CERTIFICATE_ALERTS = {
     "bad certificate": "",
@@ -35,7 +60,7 @@ _CERTIFICATE_ALERTS = {
     "certificate revoked": "",
     "certificate expired": "",
     "certificate unknown": "",
-    "unknown ca": " (the PSU needs the CA that signed client_cert)",
+    "unknown ca": " ({peer.name} needs the CA that signed {peer.certificate})",
     "access denied": "",
     "certificate required": " (it has seen none)",
     "no certificate": " (it has seen none)",
@@ -43,7 +68,7 @@ _CERTIFICATE_ALERTS = {
 
 # OpenSSL's numbers of what it has against a certificate (X509_V_ERR_...), and what to do about it.
 _CLOCK = "renew it, or set this machine's clock"
-_WRONG_CA = "psu_ca_cert has to be the CA that signed it"
+_WRONG_CA = "{peer.ca} has to be the CA that signed it"
 _VERIFY_HINTS = {
     7: _WRONG_CA,
     9: _CLOCK,
@@ -52,16 +77,15 @@ _VERIFY_HINTS = {
     19: _WRONG_CA,
     20: _WRONG_CA,
     21: _WRONG_CA,
-    24: "psu_ca_cert is no CA",
+    24: "{peer.ca} is no CA",
     26: "it is not made for a TLS server",
-    62: "psu_cert_hostname has to be a name in it",
-    64: "psu_cert_hostname has to be an address in it",
+    62: "{peer.hostname} has to be a name in it",
+    64: "{peer.hostname} has to be an address in it",
 }
 
 # What OpenSSL makes of bytes that are no TLS, depending on them and on its version.
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "INVALID_ALERT", "RECORD_LAYER_FAILURE"}
-_NO_TLS = "the PSU does not speak TLS (tls_enabled = true)"
-_MAYBE_NO_TLS = "it may not speak TLS (tls_enabled = true)"
+_MAYBE_NO_TLS = "it may not speak TLS ({peer.switch} = true)"
 
 
 class TlsHandshakeError(Exception):
@@ -103,7 +127,7 @@ class Handshake:
         except ssl.SSLWantWriteError:
             self.events = selectors.EVENT_WRITE
         except (OSError, ValueError) as error:
-            raise TlsHandshakeError(handshake_text(error, heard=self._has_heard())) from error
+            raise TlsHandshakeError(handshake_text(error, heard=has_heard(self.socket))) from error
         else:
             return True
         return False
@@ -112,13 +136,16 @@ class Handshake:
     def timeout_text(self) -> str:
         """What to say at the deadline."""
         text = f"no TLS handshake in {self._timeout_s:g} s"
-        return text if self._has_heard() else f"{text}: the PSU says nothing; {_MAYBE_NO_TLS}"
+        if has_heard(self.socket):
+            return text
+        return f"{text}: the PSU says nothing; {_MAYBE_NO_TLS.format(peer=PSU)}"
 
-    def _has_heard(self) -> bool:
-        """Whether the PSU has sent anything. The kernel knows; we may not, as OpenSSL reads on its own."""
-        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.size)
-        received_bytes: int = _BYTES_RECEIVED.unpack(info)[0]
-        return received_bytes > 1
+
+def has_heard(connected: socket.socket) -> bool:
+    """Whether the peer has sent anything. The kernel knows; we may not, as OpenSSL reads on its own."""
+    info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.size)
+    received_bytes: int = _BYTES_RECEIVED.unpack(info)[0]
+    return received_bytes > 1
 
 
 def check_socket(secured: ssl.SSLSocket) -> None:
@@ -128,31 +155,34 @@ def check_socket(secured: ssl.SSLSocket) -> None:
         socket.socket.recv(secured, 1, socket.MSG_PEEK)
 
 
-def handshake_text(error: OSError | ValueError, *, heard: bool) -> str:
-    """Why a handshake failed. `heard`: the PSU has sent something."""
+def handshake_text(error: OSError | ValueError, *, heard: bool, peer: Peer = PSU) -> str:
+    """Why a handshake failed. `heard`: the peer has sent something."""
     match error:
         case ssl.SSLCertVerificationError():
             hint = _VERIFY_HINTS.get(error.verify_code)
-            text = f"the PSU's certificate is not accepted: {error.verify_message.rstrip('.')}"
-            return f"{text}; {hint}" if hint else text
+            text = f"{peer.name}'s certificate is not accepted: {error.verify_message.rstrip('.')}"
+            return f"{text}; {hint.format(peer=peer)}" if hint else text
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ConnectionError() | OSError(errno=errno.ENOTCONN):
             if heard:
-                return "the PSU ended the TLS handshake without a reason; it may not accept our certificate"
-            return f"the PSU closed the connection instead of a TLS handshake; {_MAYBE_NO_TLS}"
+                return (
+                    f"{peer.name} ended the TLS handshake without a reason; it may not accept our certificate"
+                )
+            maybe = _MAYBE_NO_TLS.format(peer=peer)
+            return f"{peer.name} closed the connection instead of a TLS handshake; {maybe}"
         case ssl.SSLError(reason=reason) if reason in _NOT_TLS:
-            return _NO_TLS
+            return f"{peer.name} does not speak TLS ({peer.switch} = true)"
         case ssl.SSLError():
-            return established_text(error, alert_of="the TLS handshake")
+            return established_text(error, alert_of="the TLS handshake", peer=peer)
         case OSError():
             return f"TLS handshake: {error.strerror}"
         case _:
             return f"TLS handshake: {error}"
 
 
-def established_text(error: OSError, *, alert_of: str = "the TLS connection") -> str:
+def established_text(error: OSError, *, alert_of: str = "the TLS connection", peer: Peer = PSU) -> str:
     """Why a connection ended."""
     if isinstance(error, ssl.SSLEOFError):
-        return CLOSED
+        return peer.closed
     if not isinstance(error, ssl.SSLError):
         return error.strerror or type(error).__name__
     # Python knows no `reason` for codes that are younger than itself; then OpenSSL's words are in the text.
@@ -162,5 +192,6 @@ def established_text(error: OSError, *, alert_of: str = "the TLS connection") ->
     if alert is None:
         return f"TLS failure: {words}"
     if alert[1] in _CERTIFICATE_ALERTS:
-        return f"the PSU refused our certificate: {alert[1]}{_CERTIFICATE_ALERTS[alert[1]]}"
-    return f"the PSU refused {alert_of}: {alert[1]}"
+        hint = _CERTIFICATE_ALERTS[alert[1]].format(peer=peer)
+        return f"{peer.name} refused our certificate: {alert[1]}{hint}"
+    return f"{peer.name} refused {alert_of}: {alert[1]}"

@@ -37,6 +37,12 @@ class MqttConfig(Struct, frozen=True, forbid_unknown_fields=True):
     username: str = ""
     password_file: str = ""
     """File whose first line is the password; its content never enters a configuration or a log."""
+    tls_enabled: bool = False
+    ca_cert: str = ""
+    """PEM file of the CA that the broker's certificate has to chain to; that has to be for `host`."""
+    client_cert: str = ""
+    client_key: str = ""
+    """Our own, for a broker that asks for one; both or none."""
     topic_prefix: TopicPart = ""
     """Put before everest_api/1/…, as it is."""
 
@@ -324,10 +330,22 @@ def _missing_devices(config: Config) -> list[str]:
 
 
 def _missing_certificates(config: Config) -> list[str]:
-    if not config.tls_enabled:
-        return []
-    return [
-        f"{key} is missing; tls_enabled = true needs it (PEM file; `fusioncharger certs DIR` makes a set)"
-        for key in ("psu_ca_cert", "client_cert", "client_key")
-        if not getattr(config, key)
-    ]
+    problems = []
+    if config.tls_enabled:
+        problems = [
+            f"{key} is missing; tls_enabled = true needs it (PEM file; `fusioncharger certs DIR` makes a set)"
+            for key in ("psu_ca_cert", "client_cert", "client_key")
+            if not getattr(config, key)
+        ]
+    if not config.mqtt.tls_enabled:
+        return problems
+    if not config.mqtt.ca_cert:
+        problems.append(
+            "mqtt.ca_cert is missing; mqtt.tls_enabled = true needs it (PEM file of the CA that signed the "
+            "broker's certificate)"
+        )
+    own = {"client_cert": config.mqtt.client_cert, "client_key": config.mqtt.client_key}
+    missing = [key for key, path in own.items() if not path]
+    if len(missing) == 1:
+        problems.append(f"mqtt.{missing[0]} is missing; allowed: mqtt.client_cert and mqtt.client_key, or none")
+    return problems

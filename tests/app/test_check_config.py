@@ -107,6 +107,10 @@ def test_every_wrong_value_is_named_and_the_others_are_kept(tmp_path: Path) -> N
         (CONNECTOR, "esn: is the default"),
         (CONNECTOR + '[mqtt]\npassword_file = "x"', "mqtt.password_file: has no effect without mqtt.username"),
         (
+            CONNECTOR + '[mqtt]\nca_cert = "x"\nclient_key = "y"',
+            "mqtt.tls_enabled: false: mqtt.ca_cert, mqtt.client_key without effect",
+        ),
+        (
             'client_key = "x"\npsu_cert_hostname = "y"' + CONNECTOR,
             "client_key, psu_cert_hostname without effect",
         ),

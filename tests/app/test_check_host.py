@@ -10,6 +10,7 @@ import pytest
 from fakes.pki import DAY, NOW, dispenser_files, make_folder, make_pem, put
 from fusioncharger.app import check_host
 from fusioncharger.app.check_host import (
+    check_broker_certificates,
     check_certificates,
     check_interface,
     check_journal,
@@ -17,6 +18,7 @@ from fusioncharger.app.check_host import (
 )
 from fusioncharger.app.check_table import Level, Row
 from fusioncharger.messages.config import Config, MqttConfig
+from msgspec.structs import replace
 from netns import ip, network_namespace
 
 
@@ -67,32 +69,32 @@ def test_goose_over_udp() -> None:
     assert "is no UDP port" in check_interface("udp:x")[0].detail
 
 
-def with_broker(path: Path | str) -> Config:
-    return Config(connectors=(), mqtt=MqttConfig(username="driver", password_file=str(path)))
+def with_broker(path: Path | str) -> MqttConfig:
+    return MqttConfig(username="driver", password_file=str(path))
 
 
 def test_the_password_file(tmp_path: Path) -> None:
-    assert check_password(Config(connectors=())) == (None, None)
+    assert check_password(MqttConfig()) is None
     file = tmp_path / "password"
-    row, password = check_password(with_broker(file))
+    row = check_password(with_broker(file))
     assert row is not None
-    assert (row.level, password) == (Level.ERROR, None)
-    assert row.detail == f"{file}: cannot be read: No such file or directory"
+    assert row.level is Level.ERROR
+    assert row.detail == f"{file} cannot be read: No such file or directory"
     for content, said in (("", "is empty"), ("\udcff", "not UTF-8")):
         file.write_text(content, errors="surrogateescape")
-        row, password = check_password(with_broker(file))
+        row = check_password(with_broker(file))
         assert row is not None
-        assert (row.level, password, said in row.detail) == (Level.ERROR, None, True)
+        assert (row.level, said in row.detail) == (Level.ERROR, True)
     file.write_text("secret\n")
     file.chmod(0o640)
-    row, password = check_password(with_broker(file))
+    row = check_password(with_broker(file))
     assert row is not None
-    assert (row.level, password) == (Level.WARNING, "secret")
+    assert row.level is Level.WARNING
     assert "secret" not in row.detail
     file.chmod(0o600)
-    row, password = check_password(with_broker(file))
+    row = check_password(with_broker(file))
     assert row is not None
-    assert (row.level, password) == (Level.OK, "secret")
+    assert row.level is Level.OK
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "nul"])
@@ -104,9 +106,44 @@ def test_a_password_file_that_is_none(tmp_path: Path, kind: str) -> None:
         Path(path).mkdir()
     else:
         path = "a\0b"
-    row, password = check_password(with_broker(path))
+    row = check_password(with_broker(path))
     assert row is not None
-    assert (row.level, password) == (Level.ERROR, None)
+    assert row.level is Level.ERROR
+
+
+def test_the_files_for_the_broker(tmp_path: Path) -> None:
+    (row,) = check_broker_certificates(MqttConfig())
+    assert (row.level, row.detail) == (Level.OK, "off; the broker is on this machine")
+    (row,) = check_broker_certificates(MqttConfig(host="192.168.11.7"))
+    assert (row.level, "power requests too" in row.detail) == (Level.WARNING, True)
+    ca, certificate, key = make_broker_files(tmp_path)
+    guarded = MqttConfig(host="broker", tls_enabled=True, ca_cert=ca)
+
+    def rows_of(**changed: str) -> dict[str, Row]:
+        return {row.what: row for row in check_broker_certificates(replace(guarded, **changed))}
+
+    rows = rows_of()
+    assert {row.level for row in rows.values()} == {Level.OK}
+    assert set(rows) == {"mqtt.ca_cert", "MQTT certificates"}
+    rows = rows_of(client_cert=certificate, client_key=key)
+    assert set(rows) == {"mqtt.ca_cert", "mqtt.client_cert", "mqtt.client_key", "MQTT certificates"}
+    assert {row.level for row in rows.values()} == {Level.OK}
+    assert (
+        "does not belong to the certificate"
+        in rows_of(client_cert=ca, client_key=key)["mqtt.client_key"].detail
+    )
+    Path(key).chmod(0o644)
+    assert (
+        "others may read the key" in rows_of(client_cert=certificate, client_key=key)["mqtt.client_key"].detail
+    )
+    row = rows_of(host="a" * 300)["MQTT TLS"]
+    assert (row.level, "mqtt.host: " in row.detail) == (Level.ERROR, True)
+
+
+def make_broker_files(directory: Path) -> tuple[str, str, str]:
+    ca = make_pem(is_ca=True)
+    certificate, key = make_pem(issuer=ca)
+    return put(directory / "ca", ca[0]), put(directory / "crt", certificate), put(directory / "key", key)
 
 
 def with_certificates(folder: Path, **settings: object) -> Config:

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import pytest
 from broker import Mosquitto, free_port
+from fakes.guarded_broker import Site
 from fakes.pki import dispenser_files, make_folder, psu_files
 from fusioncharger.app.check_network import TIMEOUT_S, check_broker, check_psu
 from fusioncharger.app.check_table import Level, Row
 from fusioncharger.io.tls import server_context
 from fusioncharger.messages.config import Config, MqttConfig
+from msgspec.structs import replace
 from requirements import require_program
 
 
-def check(port: int, username: str = "", password: str | None = None, *, has_login: bool = True) -> Row:
+def check(port: int, username: str = "", password_file: Path | None = None) -> Row:
     started_s = time.monotonic()
-    row = check_broker(
-        MqttConfig(host="127.0.0.1", port=port, username=username), password, has_login=has_login
-    )
+    path = "" if password_file is None else str(password_file)
+    row = check_broker(MqttConfig(host="127.0.0.1", port=port, username=username, password_file=path))
     assert time.monotonic() - started_s < TIMEOUT_S + 0.5
     return row
 
@@ -43,13 +44,39 @@ def test_the_login(tmp_path: Path) -> None:
     )
     passwords.chmod(0o644)
     with Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}") as broker:
-        assert "login accepted as 'driver'" in check(broker.port, "driver", "right").detail
-        for username, password in (("driver", "wrong"), ("", None), ("driver", None)):
+        right, wrong = tmp_path / "right", tmp_path / "wrong"
+        right.write_text("right\n")
+        wrong.write_text("wrong\n")
+        assert "login accepted as 'driver'" in check(broker.port, "driver", right).detail
+        for username, password in (("driver", wrong), ("", None), ("driver", None)):
             row = check(broker.port, username, password)
             assert (row.level, "login refused" in row.detail) == (Level.ERROR, True), row
             assert "right" not in row.detail
-        row = check(broker.port, "driver", has_login=False)
+        row = check(broker.port, "driver", tmp_path / "none")
         assert (row.level, "reachable; login not tried" in row.detail) == (Level.NOT_CHECKED, True)
+
+
+def test_a_broker_with_tls(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with site.mosquitto as broker:
+        guarded = MqttConfig(port=broker.port, **site.access)
+        row = check_broker(guarded)
+        assert (row.level, row.detail) == (
+            Level.OK,
+            f"localhost:{broker.port}: MQTT 5, TLSv1.3, login accepted as 'driver'",
+        )
+        refused = check_broker(replace(guarded, client_cert="", client_key=""))
+        assert "the broker refused our certificate: certificate required" in refused.detail
+        plain = check_broker(replace(guarded, tls_enabled=False))
+        assert "does it want TLS (mqtt.tls_enabled = false)?" in plain.detail
+        other_name = check_broker(replace(guarded, host="127.0.0.1"))
+        assert "the broker's certificate is not accepted" in other_name.detail
+        assert {row.level for row in (refused, plain, other_name)} == {Level.ERROR}
+        unusable = check_broker(replace(guarded, ca_cert="none"))
+        assert (unusable.level, "login not tried without usable" in unusable.detail) == (
+            Level.NOT_CHECKED,
+            True,
+        )
 
 
 def test_nothing_is_published_subscribed_to_or_left_behind(tmp_path: Path) -> None:
@@ -67,9 +94,9 @@ def test_nothing_is_published_subscribed_to_or_left_behind(tmp_path: Path) -> No
 def test_no_broker() -> None:
     row = check(free_port())
     assert (row.level, "Connection refused" in row.detail) == (Level.ERROR, True)
-    row = check(free_port(), has_login=False)
+    row = check(free_port(), "driver", Path("none"))
     assert row.level is Level.ERROR
-    row = check_broker(MqttConfig(host="no.such.host.invalid"), None, has_login=True)
+    row = check_broker(MqttConfig(host="no.such.host.invalid"))
     assert row.level is Level.ERROR
 
 

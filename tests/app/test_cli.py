@@ -59,8 +59,12 @@ def test_usage_errors(arguments: tuple[str, ...]) -> None:
         (b"psu_prot = 1", "unknown key psu_prot; did you mean psu_port?"),
         (b"psu_port = 0\n" + CONNECTOR.encode(), "psu_port: found 0; allowed: a TCP port, 1 to 65535"),
         (CONNECTOR.encode() + b'[mqtt]\npassword_file = "none"', "mqtt.password_file: none cannot be read"),
+        (
+            CONNECTOR.encode() + b'[mqtt]\ntls_enabled = true\nca_cert = "none.pem"',
+            "site.toml: mqtt.ca_cert: none.pem: there is no such file",
+        ),
     ],
-    ids=["missing", "binary", "unknown-key", "bad-value", "no-password"],
+    ids=["missing", "binary", "unknown-key", "bad-value", "no-password", "no-ca"],
 )
 def test_a_configuration_that_is_not_usable(tmp_path: Path, content: bytes | None, said: str) -> None:
     file = tmp_path / "site.toml"

@@ -66,7 +66,7 @@ def config(broker):
 
 @contextlib.contextmanager
 def running(broker, inputs):
-    bridge = EverestBridge(config(broker), None, inputs.put)
+    bridge = EverestBridge(config(broker), inputs.put)
     bridge.start()
     yield bridge
     bridge.close(2.0)

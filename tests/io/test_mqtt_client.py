@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import hashlib
-import logging
 import os
 import queue
 import signal
@@ -16,14 +15,9 @@ import time
 import paho.mqtt.client as paho
 import pytest
 from broker import Mosquitto, free_port, wait_until_accepting
+from fakes.mqtt_driver import STATUS, TIMEOUT_S, TOPIC
 from fakes.tcp_proxy import TcpProxy
-from fusioncharger.io.mqtt_client import MqttClient
-from fusioncharger.io.mqtt_connection import QUEUE_LIMIT, Session
-from fusioncharger.messages.config import MqttConfig
-
-TIMEOUT_S = 5.0
-TOPIC = "to/us"
-STATUS = "prefix/status"
+from fusioncharger.io.mqtt_connection import QUEUE_LIMIT
 
 
 class Peer:
@@ -55,84 +49,10 @@ class Peer:
         self._client.loop_stop()
 
 
-class Log(logging.Handler):
-    """Log lines of the client, to be awaited."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-        self._changed = threading.Condition()
-
-    def emit(self, record):
-        with self._changed:
-            self.lines.append(record.getMessage())
-            self._changed.notify_all()
-
-    def count(self, text):
-        return sum(text in line for line in self.lines)
-
-    def wait_for(self, text, count=1):
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.count(text) >= count, TIMEOUT_S), self.lines
-
-
-@pytest.fixture
-def log():
-    handler = Log()
-    logger = logging.getLogger("fusioncharger.io.mqtt_client")
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
-
-
 @pytest.fixture
 def broker(tmp_path):
     with Mosquitto(tmp_path) as mosquitto:
         yield mosquitto
-
-
-class Driver:
-    """The client under test, with everything it reports in one queue."""
-
-    def __init__(self, port, *, topics=(TOPIC,), username="", password=None, expiry_s=5.0, on_message=None):
-        self.events = queue.Queue()
-        self.client = MqttClient(
-            MqttConfig(host="127.0.0.1", port=port, username=username),
-            password,
-            Session(topics=topics, expiry_s=expiry_s, status_topic=STATUS),
-            on_connected=lambda present: self.events.put(("connected", present)),
-            on_disconnected=lambda reason: self.events.put(("disconnected", reason)),
-            on_message=on_message or (lambda m: self.events.put(("message", m.payload))),
-        )
-        self.client.start()
-
-    def get(self):
-        return self.events.get(timeout=TIMEOUT_S)
-
-    def expect(self, *events):
-        for event in events:
-            assert self.get() == event
-
-    def expect_loss(self):
-        kind, reason = self.get()
-        assert kind == "disconnected"
-        return reason
-
-    def publish(self, payload, qos=1):
-        return self.client.publish("from/us", payload, qos, retain=False)
-
-
-@pytest.fixture
-def start():
-    """Starts drivers and closes them at the end of the test."""
-    with contextlib.ExitStack() as stack:
-
-        def start_driver(*args, **kwargs):
-            driver = Driver(*args, **kwargs)
-            stack.callback(driver.client.close, 2.0)
-            return driver
-
-        yield start_driver
 
 
 def test_receives_and_publishes(broker, start):
@@ -297,7 +217,7 @@ def test_the_last_will_says_offline_when_the_process_is_killed(broker):
         "from fusioncharger.io.mqtt_client import MqttClient\n"
         "from fusioncharger.io.mqtt_connection import Session\n"
         "from fusioncharger.messages.config import MqttConfig\n"
-        f"client = MqttClient(MqttConfig(host='127.0.0.1', port={broker.port}), None,"
+        f"client = MqttClient(MqttConfig(host='127.0.0.1', port={broker.port}),"
         f" Session(('a',), 5.0, '{STATUS}'), on_connected=print, on_disconnected=print, on_message=print)\n"
         "client.start()\n"
         "input()\n"
@@ -313,10 +233,11 @@ def test_the_last_will_says_offline_when_the_process_is_killed(broker):
 
 
 def test_a_refused_login_is_said_without_the_password_and_tried_again(tmp_path, start, log):
-    passwords = tmp_path / "passwords"
+    passwords, password = tmp_path / "passwords", tmp_path / "password"
     passwords.touch(mode=0o600)
+    password.write_text("secret-word\n")
     with Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}") as mosquitto:
-        driver = start(mosquitto.port, username="driver", password="secret-word")
+        driver = start(mosquitto.port, username="driver", password_file=str(password))
         log.wait_for("login refused: Not authorized; trying on")
         mosquitto.kill()
         log.wait_for("Connection refused; trying on")

@@ -129,6 +129,12 @@ def test_defaults() -> None:
             CONNECTOR + 'powermeter = "meter_1"\n' + SECOND,
             "powermeter is missing in connectors[2]; allowed: for all connectors or for none",
         ),
+        (CONNECTOR + "[mqtt]\ntls_enabled = true", "mqtt.ca_cert is missing; mqtt.tls_enabled = true needs it"),
+        (
+            CONNECTOR + "[mqtt]\ntls_enabled = true\nca_cert = 'x'\nclient_cert = 'y'",
+            "mqtt.client_key is missing; allowed: mqtt.client_cert and mqtt.client_key, or none",
+        ),
+        (CONNECTOR + "[mqtt]\ntls_enabled = 'yes'", "mqtt.tls_enabled: found 'yes'; allowed: true or false"),
         (CONNECTOR + SECOND.replace("imd_2", "imd_1"), "connectors[2].isolation_monitor: found 'imd_1', which"),
     ],
     ids=str,
