@@ -65,6 +65,8 @@ class MqttClient:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._spoke_mqtt_5 = False
         self._said_old_broker = False
+        self._said_denied = False
+        """On this connection."""
         self._complaint = ""
 
     def start(self) -> None:
@@ -126,7 +128,9 @@ class MqttClient:
             on_online=_guarded(self._report_connected),
             on_message=_guarded(self._on_message),
             pulse=self.pulse,
+            on_denied=self._report_denied,
         )
+        self._said_denied = False
         self._connection = connection
         if self._closing.is_set():  # close() may have looked for a connection before there was this one
             return connection
@@ -157,6 +161,15 @@ class MqttClient:
             ", session kept" if session_present else "",
         )
         self._on_connected(session_present)
+
+    def _report_denied(self, reason: str) -> None:
+        if not self._said_denied:
+            self._said_denied = True
+            log.warning(
+                "MQTT: the broker denies what we publish: %s; its access list has to allow it "
+                "(docs/mosquitto.acl)",
+                reason,
+            )
 
     def _is_too_old(self, connection: MqttConnection) -> bool:
         # A frozen broker, or a proxy before one that is down, looks just the same as an old one. But who has

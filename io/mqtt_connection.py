@@ -62,7 +62,9 @@ class MqttConnection:
         on_online: Callable[[MQTTProtocolVersion, bool], None],
         on_message: Callable[[paho.MQTTMessage], None],
         pulse: Pulse,
+        on_denied: Callable[[str], None],
     ) -> None:
+        """`on_denied`: the broker takes a message of ours, but lets nobody have it (MQTT 5, QoS 1)."""
         self.is_online = False
         """The subscriptions were acknowledged. Stays True after the loss."""
         self.loss = CLOSED
@@ -95,6 +97,9 @@ class MqttConnection:
         client.on_connect = self._connack_received
         client.on_subscribe = self._suback_received
         client.on_disconnect = self._disconnected
+        client.on_publish = lambda _client, _userdata, _mid, reason, _properties: (
+            on_denied(str(reason)) if reason.is_failure else None
+        )
         client.on_message = lambda _client, _userdata, message: on_message(message)
         self._client = client
 

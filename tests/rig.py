@@ -135,7 +135,8 @@ class Process:
 class Everest:
     """EVerest and the board supports, as far as the driver sees them."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, login: tuple[str, str] | None = None) -> None:
+        """`login`: user and password."""
         self.messages: Feed[tuple[str, str]] = Feed()
         self._subscribed = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
@@ -145,6 +146,8 @@ class Everest:
             (message.topic, message.payload.decode())
         )
         self._client.on_socket_open = lambda _client, _data, sock: sock.setsockopt(6, 1, 1)  # TCP_NODELAY
+        if login is not None:
+            self._client.username_pw_set(*login)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         assert self._subscribed.wait(TIMEOUT_S)

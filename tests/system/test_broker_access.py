@@ -1,0 +1,163 @@
+"""docs/mosquitto.acl in force: a whole charge with nothing denied, and nobody else who can ask for power."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from broker import Mosquitto
+from fusioncharger.app.run_command import load_config
+from fusioncharger.io.everest_codec import EverestCodec
+from fusioncharger.messages.inputs import ModeRequested
+from paho.mqtt.enums import CallbackAPIVersion
+from requirements import require_program
+from rig import TIMEOUT_S, Everest, Rig, rig
+
+DOCS = Path(__file__).parents[2] / "docs"
+ACCESS_LIST = DOCS / "mosquitto.acl"
+USERS = ("fusioncharger", "everest", "devices", "dashboard")
+M2E = ("mode", "capabilities", "voltage_current", "raise_error", "clear_error", "communication_check")
+MODE = "everest_api/1/power_supply_DC/psu_1/e2m/mode"
+
+
+@contextmanager
+def guarded(directory: Path) -> Iterator[tuple[Mosquitto, Path]]:
+    """A broker with the access list, whose users have their names as passwords; and its log."""
+    passwords, log = directory / "passwords", directory / "mosquitto.log"
+    for user in USERS:
+        create = [] if passwords.exists() else ["-c"]
+        subprocess.run(
+            [require_program("mosquitto_passwd"), *create, "-b", str(passwords), user, user], check=True
+        )
+    settings = f"allow_anonymous false\npassword_file {passwords}\nacl_file {ACCESS_LIST}\n"
+    with Mosquitto(directory, f"{settings}log_dest file {log}\nlog_type all") as broker:
+        yield broker, log
+
+
+def denied(log: Path) -> list[str]:
+    return [line for line in log.read_text().splitlines() if "Denied" in line or "denied" in line]
+
+
+def move_to(system: Rig, broker: Mosquitto) -> Everest:
+    """Driver and EVerest talk through this broker, as the users that they are; the devices."""
+    password = system.directory / "password"
+    password.write_text("fusioncharger\n")
+    login = f'[mqtt]\nusername = "fusioncharger"\npassword_file = "{password}"\nport = {broker.port}'
+    text = re.sub(r"\[mqtt\]\nport = \d+", login, system.config.read_text())
+    text = text.replace('"telemetry"', '"dispenser/1"').replace('over_voltage_monitor = "ovm_1"\n', "")
+    system.config.write_text(text)
+    system.everest.close()
+    system.everest = Everest(broker.port, ("everest", "everest"))
+    return Everest(broker.port, ("devices", "devices"))
+
+
+def test_a_whole_charge_with_the_access_list_in_force(tmp_path: Path) -> None:
+    with rig(tmp_path) as system, guarded(tmp_path) as (broker, log):
+        devices = move_to(system, broker)
+        dashboard = Everest(broker.port, ("dashboard", "dashboard"))
+        everest = system.everest
+        try:
+            system.launch_driver()
+            everest.start_heartbeats(1)
+            assert dashboard.wait("dispenser/1/status") == "online"
+            system.wait_stop(1)
+            everest.wait_error(1, "CommunicationFault", raised=False)
+            mark = system.mock.events.mark()
+            devices.bsp(1, "B")
+            system.wait_key(1, after=mark)
+            devices.imd(1, 380)
+            system.start_power(1, 380, 10)
+            devices.meter(1, 380, 10)
+            everest.wait_object("m2e/voltage_current", {"voltage_V": 380.0, "current_A": 10.0})
+            everest.wait_object("m2e/capabilities", {"max_export_voltage_V": 1000.0})
+            dashboard.wait_object("dispenser_to_psu", {"output_voltage": 380.0, "upstream_voltage": 380.0})
+            mark = system.mock.events.mark()
+            devices.bsp_error(1, "MREC8EmergencyStop", raised=True)
+            system.wait_report({"epo_alarm": 1}, after=mark)
+            everest.mode(1, "Off", "Other")
+            system.wait_stop(1, after=mark)
+            everest.wait("psu_1/m2e/mode", '"Off"')
+            devices.bsp(1, "A")
+            everest.wait("psu_1/m2e/communication_check", "true")
+            assert system.driver.terminate() == 0
+            assert dashboard.wait("dispenser/1/status", "offline") == "offline"
+            assert denied(log) == []
+            assert not any("the broker denies" in line for line in system.driver.log.all())
+            # Everyone hears what is for them, and no more.
+            assert {topic.split("/")[4] for topic, _ in everest.messages.all()} == {"m2e"}
+            assert {topic.split("/")[0] for topic, _ in dashboard.messages.all()} == {"dispenser"}
+            assert devices.messages.all() == []
+        finally:
+            devices.close()
+            dashboard.close()
+
+
+def publish(port: int, topic: str, payload: str, login: tuple[str, str] | None) -> str:
+    """What the broker says to it."""
+    answers: list[str] = []
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    if login is not None:
+        client.username_pw_set(*login)
+    client.on_connect = lambda _c, _u, _f, reason, _p: (
+        answers.append(str(reason)) if reason.is_failure else client.publish(topic, payload, 1) and None
+    )
+    client.on_publish = lambda _c, _u, _m, reason, _p: answers.append(str(reason))
+    client.connect("127.0.0.1", port)
+    while not answers:
+        assert client.loop(TIMEOUT_S) == paho.MQTT_ERR_SUCCESS or answers
+    client.disconnect()
+    return answers[0]
+
+
+def test_nobody_but_everest_can_ask_for_power(tmp_path: Path) -> None:
+    with rig(tmp_path) as system, guarded(tmp_path) as (broker, log):
+        devices = move_to(system, broker)
+        devices.close()
+        system.launch_driver()
+        system.everest.wait("psu_1/m2e/mode")
+        payload = '{"mode": "Export", "charging_phase": "Charging"}'
+        for login in (*((user, user) for user in USERS if user != "everest"), None, ("everest", "wrong")):
+            assert publish(broker.port, MODE, payload, login) == "Not authorized", login
+        assert len([line for line in denied(log) if MODE in line]) == len(USERS) - 1
+        mark = system.driver.log.mark()
+        assert publish(broker.port, MODE, payload, ("everest", "everest")) == "Success"
+        system.driver.log.wait(lambda line: "Export" in line, after=mark)
+        assert system.driver.terminate() == 0
+        assert len([turn for turn in system.turns() if isinstance(turn.input, ModeRequested)]) == 1
+
+
+def test_a_broker_that_denies_the_driver_is_said_once(tmp_path: Path) -> None:
+    with rig(tmp_path) as system, guarded(tmp_path) as (broker, _):
+        move_to(system, broker).close()
+        system.config.write_text(system.config.read_text().replace('"dispenser/1"', '"elsewhere"'))
+        system.launch_driver()
+        words = "the broker denies what we publish: Not authorized; its access list has to allow it"
+        system.driver.log.wait(lambda line: words in line)
+        system.everest.wait("psu_1/m2e/communication_check", "true")
+        assert system.driver.terminate() == 0
+        assert sum("the broker denies" in line for line in system.driver.log.all()) == 1
+
+
+def granted(user: str, direction: str) -> set[str]:
+    """The topics of a user in the access list."""
+    (part,) = re.findall(
+        rf"^user {user}\n(.*?)(?=^user |\Z)", ACCESS_LIST.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return set(re.findall(rf"^topic {direction} (.+)$", part, re.MULTILINE))
+
+
+def test_the_driver_is_granted_what_the_example_needs_and_no_more() -> None:
+    config = load_config(DOCS / "example.toml")
+    assert granted("fusioncharger", "read") == set(EverestCodec(config, reply_id="x").subscriptions)
+    ids = [connector.power_supply_DC for connector in config.connectors]
+    published = {f"everest_api/1/power_supply_DC/{module_id}/m2e/{name}" for module_id in ids for name in M2E}
+    assert granted("fusioncharger", "write") == published | {f"{config.telemetry_topic_prefix}/#"}
+    assert granted("fusioncharger", "readwrite") == set()
+
+
+@pytest.mark.parametrize("user", [user for user in USERS if user != "everest"])
+def test_only_everest_may_write_what_asks_for_power(user: str) -> None:
+    assert not any("/e2m/" in topic or topic in ("#", "+/#") for topic in granted(user, "(?:write|readwrite)"))
