@@ -17,7 +17,7 @@ class Site:
     """A broker that wants TLS 1.2 or newer, a client certificate, a password and has an access list; and the
     files of the driver that it lets in."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, access_list=ACCESS_LIST):
         self.directory = directory
         self.ca = make_pem(is_ca=True, name="site CA")
         for name in ("ca", "driver-ca"):
@@ -29,7 +29,7 @@ class Site:
         for create, user, password in ((["-c"], "driver", PASSWORD), ([], "other", "x")):
             command = [require_program("mosquitto_passwd"), *create, "-b", str(passwords), user, password]
             subprocess.run(command, check=True)
-        put(directory / "acl", ACCESS_LIST.encode())
+        put(directory / "acl", access_list.encode())
         self.mosquitto = Mosquitto(
             directory,
             f"cafile {directory}/ca.pem\ncertfile {directory}/broker.pem\nkeyfile {directory}/broker.key\n"
@@ -42,6 +42,11 @@ class Site:
         certificate, key = make_pem(issuer=ca or self.ca, name=name, **how)
         put(self.directory / f"{name}.pem", certificate)
         put(self.directory / f"{name}.key", key)
+
+    def listen_plainly_too(self, port):
+        """Without TLS as well, but not without a password. Before it starts."""
+        with self.mosquitto._config.open("a") as file:
+            file.write(f"listener {port} 127.0.0.1\n")
 
     def change(self, old, new):
         """The broker ends, and starts with other settings."""
