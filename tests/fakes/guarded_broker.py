@@ -17,8 +17,9 @@ class Site:
     """A broker that wants TLS 1.2 or newer, a client certificate, a password and has an access list; and the
     files of the driver that it lets in."""
 
-    def __init__(self, directory, access_list=ACCESS_LIST):
+    def __init__(self, directory, access_list=ACCESS_LIST, user="driver"):
         self.directory = directory
+        self.user = user
         self.ca = make_pem(is_ca=True, name="site CA")
         for name in ("ca", "driver-ca"):
             put(directory / f"{name}.pem", self.ca[0])
@@ -26,8 +27,8 @@ class Site:
         self.certify("driver")
         self.password = put(directory / "password", PASSWORD.encode() + b"\n")
         passwords = directory / "passwords"
-        for create, user, password in ((["-c"], "driver", PASSWORD), ([], "other", "x")):
-            command = [require_program("mosquitto_passwd"), *create, "-b", str(passwords), user, password]
+        for options, name, password in ((("-c", "-b"), user, PASSWORD), (("-b",), "other", "x")):
+            command = [require_program("mosquitto_passwd"), *options, str(passwords), name, password]
             subprocess.run(command, check=True)
         put(directory / "acl", access_list.encode())
         self.mosquitto = Mosquitto(
@@ -61,7 +62,7 @@ class Site:
         """What the driver has to be told to get in."""
         return {
             "host": "localhost",
-            "username": "driver",
+            "username": self.user,
             "password_file": self.password,
             "tls_enabled": True,
             "ca_cert": f"{self.directory}/driver-ca.pem",

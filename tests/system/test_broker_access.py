@@ -1,7 +1,10 @@
 """docs/mosquitto.acl in force: a whole charge with nothing denied, and nobody else who can ask for power."""
 
+import queue
 import re
 import subprocess
+import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +12,12 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from broker import Mosquitto
+from fakes.guarded_broker import Site
 from fusioncharger.app.run_command import load_config
 from fusioncharger.io.everest_codec import EverestCodec
+from fusioncharger.io.mqtt_client import MqttClient
+from fusioncharger.io.mqtt_connection import Session
+from fusioncharger.messages.config import MqttConfig
 from fusioncharger.messages.inputs import ModeRequested
 from paho.mqtt.enums import CallbackAPIVersion
 from requirements import require_program
@@ -161,3 +168,41 @@ def test_the_driver_is_granted_what_the_example_needs_and_no_more() -> None:
 @pytest.mark.parametrize("user", [user for user in USERS if user != "everest"])
 def test_only_everest_may_write_what_asks_for_power(user: str) -> None:
     assert not any("/e2m/" in topic or topic in ("#", "+/#") for topic in granted(user, "(?:write|readwrite)"))
+
+
+def test_the_documented_broker_lets_everest_and_the_driver_in(tmp_path: Path) -> None:
+    """security.md's mosquitto.conf and settings, with the paths of this test."""
+    site = Site(tmp_path, ACCESS_LIST.read_text(), user="fusioncharger")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (DOCS / "security.md").read_text(), re.DOTALL | re.MULTILINE)
+    (conf,) = (block for block in blocks if "per_listener_settings" in block)
+    (settings,) = (block for block in blocks if "[mqtt]" in block)
+    port = site.mosquitto.port
+    conf = conf.replace("/etc/mosquitto/fusioncharger", str(tmp_path)).replace("8883", str(port))
+    site.mosquitto._config.write_text(conf.replace("/run/everest", str(tmp_path)) + "user root\n")
+    settings = settings.replace("/etc/fusioncharger/mqtt.password", site.password)
+    settings = settings.replace("/etc/fusioncharger/mqtt", str(tmp_path))
+    config = tmp_path / "site.toml"
+    config.write_text(settings.replace("broker.local", "localhost").replace("8883", str(port)))
+    mqtt = MqttConfig(**tomllib.loads(config.read_text())["mqtt"])
+    received: queue.Queue[bytes] = queue.Queue()
+    online = threading.Event()
+    with site.mosquitto:
+        client = MqttClient(
+            mqtt,
+            Session(topics=(MODE,), expiry_s=5),
+            on_connected=lambda _present: online.set(),
+            on_disconnected=lambda _reason: None,
+            on_message=lambda message: received.put(message.payload),
+        )
+        client.start()
+        everest = paho.Client(CallbackAPIVersion.VERSION2, transport="unix")
+        everest.connect(str(tmp_path / "mqtt.sock"))
+        everest.loop_start()
+        try:
+            assert online.wait(TIMEOUT_S)
+            everest.publish(MODE, b"from EVerest", 1).wait_for_publish(TIMEOUT_S)
+            assert received.get(timeout=TIMEOUT_S) == b"from EVerest"
+        finally:
+            client.close(2.0)
+            everest.disconnect()
+            everest.loop_stop()
