@@ -201,6 +201,6 @@ def goose(driver: Driver, source: Source) -> None:
         message, header, dst=OWN_MAC, src=PSU_MAC, vlan_id=0, vlan_priority=5, key=key
     )
     try:
-        driver.feed(driver.acceptance.decide(frame))
+        driver.feed(driver.acceptance.decide(frame, driver.core.at_ns).reply)
     except GooseError:
         pass
