@@ -99,8 +99,11 @@ class PsuLink(CoreActor[PsuLinkState]):
 
     def handle(self, message: Any) -> None:
         match message:
+            # The frequent ones first: a class that does not fit costs 0.1 us.
             case RegistersChanged(values=values):
                 self._registers_changed(values)
+            case inputs.RegistersWritten() | inputs.RegistersRead():
+                self._from_psu(message)
             case ChargingEventOccurred(connector=number, event=event):
                 key = f"{number}/charging_event"
                 words = (int(event),)
@@ -114,15 +117,8 @@ class PsuLink(CoreActor[PsuLinkState]):
                 self.change(utc_offset_ns=offset)
             case inputs.GooseFramesDropped():
                 self._frames_dropped(message)
-            case _ if message.connection != self.state.connection or self.state.phase is LinkPhase.FAILED:
-                return  # left over from a former connection, or from one that was given up
-            case inputs.PsuConnected():
-                self._connected()
-            case inputs.PsuConnectFailed(reason=reason) | inputs.PsuDisconnected(reason=reason):
-                self._failed(reason)
             case _:
-                self.change(heard_at_ns=self.at_ns)
-                self._request(message)
+                self._from_psu(message)
 
     def timer_fired(self, name: str) -> None:
         if name == SECOND_TIMER:
@@ -138,6 +134,31 @@ class PsuLink(CoreActor[PsuLinkState]):
             self._forget_psu()
         else:
             super().timer_fired(name)
+
+    def _from_psu(self, message: Any) -> None:
+        if message.connection != self.state.connection or self.state.phase is LinkPhase.FAILED:
+            return  # left over from a former connection, or from one that was given up
+        match message:
+            case inputs.RegistersWritten():
+                self._heard()
+                self._written(message)
+            case inputs.RegistersRead():
+                self._heard()
+                self._read(message)
+            case inputs.ModbusRequestRefused():
+                self._heard()
+                self._warn_rarely("Modbus request refused", message.reason)
+                self._except(message, message.function, message.exception_code)
+            case inputs.UnexpectedPduReceived(function=function):
+                self._heard()
+                self._warn_rarely("Modbus PDU ignored", f"function 0x{function:02x}")
+            case inputs.PsuConnected():
+                self._connected()
+            case inputs.PsuConnectFailed(reason=reason) | inputs.PsuDisconnected(reason=reason):
+                self._failed(reason)
+
+    def _heard(self) -> None:
+        self.change(heard_at_ns=self.at_ns)
 
     # --- the link's life -----------------------------------------------------------------------------------
 
@@ -235,18 +256,6 @@ class PsuLink(CoreActor[PsuLinkState]):
         self.change(quiet_until_ns={**self.state.quiet_until_ns, kind: self.at_ns + WARNING_INTERVAL_NS})
 
     # --- requests ------------------------------------------------------------------------------------------
-
-    def _request(self, message: Any) -> None:
-        match message:
-            case inputs.RegistersRead():
-                self._read(message)
-            case inputs.RegistersWritten():
-                self._written(message)
-            case inputs.ModbusRequestRefused():
-                self._warn_rarely("Modbus request refused", message.reason)
-                self._except(message, message.function, message.exception_code)
-            case inputs.UnexpectedPduReceived(function=function):
-                self._warn_rarely("Modbus PDU ignored", f"function 0x{function:02x}")
 
     def _read(self, message: inputs.RegistersRead) -> None:
         if message.address + message.count > ADDRESS_SPACE:

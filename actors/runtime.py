@@ -158,7 +158,7 @@ class CoreActor(pykka.Actor, Generic[S]):
         self._actor_loop_teardown()
 
     def on_receive(self, message: Any) -> None:
-        if not isinstance(message, TimerFired):
+        if type(message) is not TimerFired:
             self.handle(message)
         elif self.state.timers.get(message.name) == message.number:  # else cancelled or restarted meanwhile
             self._forget_timer(message.name)

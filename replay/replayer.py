@@ -62,7 +62,7 @@ def replay(log: LogReader) -> Replay:
 
 
 def _is_as_recorded(actual: tuple[AnyOutput, ...], recorded: tuple[RecordedOutput, ...]) -> bool:
-    """Whether that is all there is to say of a turn, as it mostly is: all Outputs are there, whole and the same."""
+    """Whether all Outputs are there, whole and the same: as it mostly is, and then there is no more to say."""
     if len(actual) != len(recorded):
         return False
     for output, one in zip(actual, recorded, strict=True):

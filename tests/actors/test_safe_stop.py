@@ -236,7 +236,7 @@ def test_an_off_that_fails_in_telemetry_still_stops(inject: Inject) -> None:
 
 @pytest.mark.parametrize("request_kind", ["read", "write"])
 def test_an_open_request_is_answered_with_internal_failure(inject: Inject, request_kind: str) -> None:
-    inject(PsuLink, "_request", lambda _: True)
+    inject(PsuLink, "_from_psu", lambda _: True)
     core = Core().start()
     core.feed(inputs.PsuConnected(connection=1))
     if request_kind == "read":
