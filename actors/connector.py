@@ -61,6 +61,7 @@ from .measurements import (
 from .names import PSU_LINK, TELEMETRY_PUBLISHER
 from .runtime import Runtime
 
+_CABLE_CHECK = ChargingPhase.CABLE_CHECK
 _EXPORT_MODE_PHASES = {
     ChargingPhase.CABLE_CHECK: ModePhase.EXPORT_CABLE_CHECK,
     ChargingPhase.PRE_CHARGE: ModePhase.EXPORT_PRECHARGE,
@@ -234,7 +235,7 @@ class Connector(ConnectorAtPsu):
 
     def _device_for_everest(self) -> str:
         request = self.state.last_request
-        is_cable_check = request is not None and request.charging_phase is ChargingPhase.CABLE_CHECK
+        is_cable_check = request is not None and request.charging_phase is _CABLE_CHECK
         return device_for_everest(self._sources, cable_check=is_cable_check)
 
     def _publish_measured(self, device: str) -> None:

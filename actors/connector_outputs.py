@@ -21,7 +21,9 @@ from .connector_errors import (
 )
 from .connector_state import ConnectorState, Content
 
+# A member taken from its class costs 0.1 us in Python 3.11, and these are looked at in most turns.
 _RUNNING = int(PsuRunningMode.RUNNING)
+_CONSTANT_CURRENT = PowerRequestMode.CONSTANT_CURRENT
 
 ST_NUM_MAX = 0xFFFFFFFF
 
@@ -51,7 +53,7 @@ def goose_output(
         st_num=state.st_num,
         t_ns=at_ns + state.utc_offset_ns,
         requirement_type=wanted.requirement_type,
-        mode=PowerRequestMode.CONSTANT_CURRENT,
+        mode=_CONSTANT_CURRENT,
         voltage_v=wanted.voltage_v,
         current_a=wanted.current_a,
     )

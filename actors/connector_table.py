@@ -63,6 +63,7 @@ class Outward(Struct, frozen=True):
 NO_CAR = (ConnectorPhase.CAR_DISCONNECTED, ConnectorPhase.FIRST_KEY)
 """States without a car."""
 
+_RUNNING = ConnectorPhase.RUNNING
 _STARTING = WorkingStatus.CHARGING_STARTING
 _PLACEHOLDER = Outward(_STARTING, RequirementType.MODULE_PLACEHOLDER_REQUEST)
 
@@ -89,7 +90,7 @@ _OUTWARD: dict[ConnectorPhase, Outward] = {
 
 def outward(phase: ConnectorPhase, mode_phase: ModePhase) -> Outward:
     """What a connector in this state and mode-phase shows the PSU."""
-    if phase is ConnectorPhase.RUNNING:
+    if phase is _RUNNING:
         return _OUTWARD_RUNNING[mode_phase]
     return _OUTWARD[phase]
 

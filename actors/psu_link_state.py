@@ -120,11 +120,22 @@ def alarms(state: PsuLinkState, registers: RegisterMap) -> dict[str, int]:
     return found
 
 
-def reported(state: PsuLinkState, registers: Iterable[Register], at_ns: int) -> tuple[Segment, ...]:
+def reported_registers(registers: RegisterMap) -> list[tuple[Register, bool]]:
+    """What an unsolicited report may hold, in its order, and whether it always does."""
+    return [
+        (register, register.report is Report.ALWAYS)
+        for register in registers.registers
+        if register.report is not None
+    ]
+
+
+def reported(
+    state: PsuLinkState, registers: Iterable[tuple[Register, bool]], at_ns: int
+) -> tuple[Segment, ...]:
     """The contents of an unsolicited report (protocol.md §2.1)."""
     shown = []
-    for register in registers:
-        if register.report is Report.ALWAYS:
+    for register, is_always in registers:
+        if is_always:
             shown.append((register.address, image(state, register, at_ns)))
         elif register.key in state.pending_events:
             shown.append((register.address, state.pending_events[register.key]))
@@ -143,11 +154,12 @@ def without_psu(state: PsuLinkState, registers: RegisterMap) -> PsuLinkState:
 
 def merged(shown: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[Segment, ...]:
     """Registers (address, words) as a report's segments: adjacent ones become one (protocol.md §2.1)."""
-    segments: list[Segment] = []
+    segments: list[tuple[int, list[int]]] = []
+    end = -1
     for address, words in shown:
-        last = segments[-1] if segments else None
-        if last is not None and last.address + len(last.words) == address:
-            segments[-1] = Segment(last.address, last.words + words)
+        if address == end:
+            segments[-1][1].extend(words)
         else:
-            segments.append(Segment(address, words))
-    return tuple(segments)
+            segments.append((address, list(words)))
+        end = address + len(words)
+    return tuple(Segment(address, tuple(words)) for address, words in segments)

@@ -49,6 +49,7 @@ from .psu_link_state import (
     REPORT_TIMER,
     PsuLinkState,
     reported,
+    reported_registers,
     without_psu,
 )
 from .runtime import SECOND_NS, ActorState, Failure
@@ -246,12 +247,11 @@ class _SafeStop:
         link = self._state(PSU_LINK, PsuLinkState)
         if not link.report_due:
             return
-        shown = [register for register in self._map.registers if register.report is not None]
         self.outputs.append(
             ReportSent(
                 connection=link.connection,
                 transaction_id=link.next_transaction_id,
-                segments=reported(link, shown, self._message.at_ns),
+                segments=reported(link, reported_registers(self._map), self._message.at_ns),
             )
         )
         following = (link.next_transaction_id + 1) % 0x10000

@@ -65,5 +65,7 @@ class TelemetryPublisher(CoreActor[TelemetryPublisherState]):
     def end_turn(self) -> None:
         if not self.state.broker_connected or WINDOW_TIMER in self.state.timers:
             return
+        if self.state.values is self.before.values and self.state.published:
+            return  # nothing new since the window before
         if changed_topics(self.state.values, self.state.published):
             self.start_timer(WINDOW_TIMER, WINDOW_NS)

@@ -9,6 +9,7 @@ All multi-word values are ABCD: plain big-endian over consecutive registers.
 
 import struct
 from enum import Enum
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -209,6 +210,8 @@ class RegisterMap:
         self.registers: tuple[Register, ...] = tuple(registers)
         """Dispenser registers by address, then connector 1, 2, … each by address: the report's order."""
         self.by_key = {register.key: register for register in registers}
+        self.covered = lru_cache(maxsize=512)(self._covered)
+        """See there. A PSU always asks for the same ranges."""
         self._by_address = {
             register.address + word: (register, word)
             for register in registers
@@ -219,7 +222,7 @@ class RegisterMap:
         """The register that covers the address, and which of its words; None if there is none."""
         return self._by_address.get(address)
 
-    def covered(self, address: int, count: int) -> list[tuple[Register, int, int, int]]:
+    def _covered(self, address: int, count: int) -> tuple[tuple[Register, int, int, int], ...]:
         """Which registers a range of `count` words touches: (register, its first touched word, where in the
         range that word stands, number of words)."""
         parts: list[tuple[Register, int, int, int]] = []
@@ -233,7 +236,7 @@ class RegisterMap:
                 parts[-1] = (register, part[1], part[2], part[3] + 1)
             else:
                 parts.append((register, word, position, 1))
-        return parts
+        return tuple(parts)
 
 
 def encode(register: Register, value: Value) -> tuple[int, ...]:
