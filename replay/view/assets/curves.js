@@ -20,11 +20,6 @@ function inView({ at, values }, from, to, buckets) {
   const last = lastAtOrBefore(at, to);
   const [xs, ys] = [[], []];
   const push = (index) => {
-    const held = index > first ? values[index - 1] : null;
-    if (values[index] === null && held !== null && at[index] > from) { // uPlot ends a step at its last point
-      xs.push(at[index] - 0.01);
-      ys.push(held);
-    }
     const x = Math.max(at[index], from);
     if (xs.length && xs[xs.length - 1] === x) ys[ys.length - 1] = values[index];
     else { xs.push(x); ys.push(values[index]); }
@@ -54,6 +49,23 @@ function inView({ at, values }, from, to, buckets) {
   const hold = Math.min(to, Facts.endUs);
   if (last >= 0 && hold > xs[xs.length - 1]) { xs.push(hold); ys.push(values[last]); }
   return [xs, ys];
+}
+
+/* A curve's path: a value holds up to the curve's next point, and nothing is drawn after a null. (uPlot's own steps
+   rise faintly out of the value before a gap. What is undefined belongs to another curve.) */
+function steps(chart, series, first, last) {
+  const [xs, ys] = [chart.data[0], chart.data[series]];
+  const path = new Path2D();
+  let held = null;
+  for (let index = first; index <= last; index += 1) {
+    if (ys[index] === undefined) continue;
+    const x = chart.valToPos(xs[index], 'x', true);
+    const y = ys[index] === null ? null : chart.valToPos(ys[index], 'y', true);
+    if (held !== null) path.lineTo(x, held);
+    if (y !== null) path[held === null ? 'moveTo' : 'lineTo'](x, y);
+    held = y;
+  }
+  return { stroke: path, fill: null, clip: null, flags: 0 };
 }
 
 const valueAt = (curve, us) => {
@@ -119,7 +131,7 @@ class Panel {
         const name = styleName(curve.key);
         return {
           stroke: colours[name], width: STYLES[name].width, dash: STYLES[name].dash,
-          paths: uPlot.paths.stepped({ align: 1 }), points: { show: false },
+          paths: steps, points: { show: false },
         };
       })],
       hooks: { drawClear: [(chart) => this.drawGaps(chart)] },
@@ -132,8 +144,8 @@ class Panel {
 
   data() {
     const buckets = Math.ceil(View.plotWidth / 2);
-    const untilNext = this.drawn.map(() => [0, 2]); // a null holds up to the curve's own next point
-    return uPlot.join(this.drawn.map((curve) => inView(curve, View.from, View.to, buckets)), untilNext);
+    const withNulls = this.drawn.map(() => [0, 1]);
+    return uPlot.join(this.drawn.map((curve) => inView(curve, View.from, View.to, buckets)), withNulls);
   }
 
   draw() {
