@@ -1,4 +1,5 @@
 """`fusioncharger bundle --since 2h -o case.zip`: what somebody elsewhere needs to find a fault, in a file.
+`fusioncharger bundle --verify case.zip` checks one (bundle_verify.py).
 
     README.txt        what is in here, and the commands that replay it
     log/*.mcap        the segments of the journal in which something was recorded since then
@@ -8,7 +9,7 @@
     process.log       the last lines of the process log
     SHA256SUMS        of all these; `sha256sum -c SHA256SUMS` checks them
 
-Exit codes: 0 packed, 1 it could not be written, 2 usage, configuration or no log.
+Exit codes of packing: 0 packed, 1 it could not be written, 2 usage, configuration or no log.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from ..replay.reader import LogError
 from .bundle_host import host_text, process_log, versions_text
 from .bundle_secrets import known_secrets, redacted
 from .bundle_slice import NS_PER_S, Piece, last_utc_ns, slice_since
+from .bundle_verify import LIVE, SUMS, verify_bundle
 from .progress import Advance, progress
 
 OK = 0
@@ -48,8 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since", type=duration_s, default="2h", metavar="TIME", help="how far back: 90m, 2h, 3d (default: 2h)"
     )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to make (.zip)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the file to make (.zip)"
+        "--verify",
+        type=Path,
+        metavar="FILE",
+        help="check a bundle instead: its checksums, and that its log replays",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the driver's configuration (TOML)")
     parser.add_argument("--journal", type=Path, metavar="DIR", help="default: the configuration's journal.dir")
@@ -72,13 +78,18 @@ def duration_s(text: str) -> float:
 
 def bundle_command(arguments: argparse.Namespace) -> int:
     """Pack, and say what was packed; the exit code."""
+    if (arguments.output is None) == (arguments.verify is None):
+        print("say which file to make, -o FILE, or which to check, --verify FILE", file=sys.stderr)
+        return USAGE
+    if arguments.verify is not None:
+        return verify_bundle(arguments.verify)
     output: Path = arguments.output
     if output.exists():
         print(f"{output}: exists already, and is not overwritten; name another file with -o", file=sys.stderr)
         return USAGE
     try:
         config, config_text = _config(arguments.config)
-        journal = _journal(arguments.journal, config)
+        journal = _journal(arguments, config)
         log = open_logs([journal])
         pieces = _pieces(log, journal, arguments.since)
         secrets = known_secrets(config) if config is not None else ()
@@ -88,10 +99,12 @@ def bundle_command(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return USAGE
     except OSError as error:
-        print(f"{error.filename or output}: {error.strerror or error}", file=sys.stderr)
+        print(f"{output}: cannot be written: {error.strerror or error}", file=sys.stderr)
         return FAILED
-    size_mib = output.stat().st_size / 2**20
-    print(f"{output}: {len(pieces)} segments of the log, {size_mib:.1f} MiB; look into it before you send it")
+    segments = "1 segment" if len(pieces) == 1 else f"{len(pieces)} segments"
+    size_kib = output.stat().st_size / 2**10
+    size = f"{size_kib:.0f} KiB" if size_kib < 2**10 else f"{size_kib / 2**10:.1f} MiB"
+    print(f"{output}: {segments} of the log, {size}; look into it before you send it")
     return OK
 
 
@@ -107,13 +120,20 @@ def _config(path: Path | None) -> tuple[Config | None, str]:
     return parse(text, str(path)), text
 
 
-def _journal(named: Path | None, config: Config | None) -> Path:
-    if named is not None:
-        return named
-    if config is not None:
-        return Path(config.journal.dir)
-    msg = "where the journal is has to be said: --config FILE, or --journal DIR"
-    raise _BundleError(msg)
+def _journal(arguments: argparse.Namespace, config: Config | None) -> Path:
+    if arguments.journal is not None:
+        return Path(arguments.journal)
+    if config is None:
+        msg = "where the journal is has to be said: --config FILE, or --journal DIR"
+        raise _BundleError(msg)
+    journal = Path(config.journal.dir)
+    if not journal.exists():
+        msg = (
+            f"{journal}: there is no such directory (journal.dir in {arguments.config}; it is looked for where "
+            "the program was started); say --journal DIR"
+        )
+        raise _BundleError(msg)
+    return journal
 
 
 def _pieces(log: Log, journal: Path, since_s: float) -> tuple[Piece, ...]:
@@ -139,8 +159,10 @@ def _texts(
 ) -> dict[str, str]:
     """The texts in the bundle, by name."""
     said, why_not = process_log(arguments.process_log)
+    if why_not and arguments.process_log is not None:
+        raise _BundleError(why_not)
     texts = {"versions.txt": versions_text(), "host.txt": host_text(journal)}
-    texts["process.log"] = redacted(said, secrets) if said else f"(none: {why_not})\n"
+    texts["process.log"] = redacted(said, secrets) if said else f"(none: {why_not or 'it is empty'})\n"
     if config_text:
         texts["config.toml"] = config_text
     else:
@@ -157,7 +179,7 @@ def _readme(pieces: tuple[Piece, ...], unreadable: list[str], since_s: float) ->
     lines = [
         f"Made by fusioncharger {__version__} at {_utc(time.time_ns())}, of the last {since_s / 3600:g} h.",
         "",
-        "Check it:           sha256sum -c SHA256SUMS",
+        "Check it:           fusioncharger bundle --verify FILE.zip; or, unpacked, sha256sum -c SHA256SUMS",
         f"Install:            the version in versions.txt (fusioncharger {__version__}), or a later one",
         "What is in the log: fusioncharger log info log",
         "Replay it:          fusioncharger replay log",
@@ -197,9 +219,19 @@ def _write(output: Path, texts: dict[str, str], pieces: Iterable[Piece]) -> None
             _fill(file, texts, pieces)
             file.flush()
             os.fsync(file.fileno())
-        os.link(part, output)  # fails if somebody made it meanwhile
+        _name(part, output)
     finally:
-        part.unlink()
+        part.unlink(missing_ok=True)
+
+
+def _name(part: Path, output: Path) -> None:
+    """Give the finished file its name, and replace nothing."""
+    try:
+        os.link(part, output)  # fails if somebody made it meanwhile
+    except PermissionError:  # a file system without hard links, as memory sticks have
+        if output.exists():
+            raise
+        part.rename(output)
 
 
 def _fill(file: BinaryIO, texts: dict[str, str], pieces: Iterable[Piece]) -> None:
@@ -214,7 +246,7 @@ def _fill(file: BinaryIO, texts: dict[str, str], pieces: Iterable[Piece]) -> Non
             data = text.encode()
             sums[name] = hashlib.sha256(data).hexdigest()
             bundle.writestr(name, data)
-        bundle.writestr("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+        bundle.writestr(SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
 def _pack(bundle: zipfile.ZipFile, name: str, piece: Piece, advance: Advance) -> str:
@@ -223,6 +255,7 @@ def _pack(bundle: zipfile.ZipFile, name: str, piece: Piece, advance: Advance) ->
     left = piece.size_bytes
     entry = zipfile.ZipInfo(name, time.localtime(piece.path.stat().st_mtime)[:6])
     entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.comment = LIVE if piece.is_live else b""
     with piece.path.open("rb") as source, bundle.open(entry, "w", force_zip64=True) as target:
         while left and (block := source.read(min(left, BLOCK_BYTES))):
             digest.update(block)

@@ -14,7 +14,9 @@ from re import match
 from .. import __version__
 
 LINES = 5_000
-"""So many lines of the process log are packed."""
+"""So many lines of the process log are packed, at most."""
+LOG_BYTES = 4 * 2**20
+"""And no more than that."""
 UNIT = "fusioncharger"
 COMMAND_TIMEOUT_S = 20.0
 UNKNOWN = "not known"
@@ -48,7 +50,9 @@ def process_log(path: Path | None) -> tuple[str, str]:
     """The last lines of the process log, and "" or why there are none. `path`: its file; None: journalctl."""
     if path is not None:
         try:
-            return _last_lines(path.read_text("utf-8", "replace")), ""
+            with path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+                return _last_lines(file.read().decode("utf-8", "replace")), ""
         except OSError as error:
             return "", f"{path}: cannot be read: {error.strerror or error}"
     if shutil.which("journalctl") is None:

@@ -74,7 +74,7 @@ def _outputs(arguments: argparse.Namespace) -> list[tuple[Path, Table]]:
             table = tables[0] if arguments.table else STATES
             wanted.append((path, table))
             continue
-        if path.suffix in _WRITERS or (path.exists() and not path.is_dir()):
+        if not path.is_dir() and (path.suffix or path.exists()):
             msg = f"{path}: neither a directory nor a file whose name ends in {suffix}"
             raise OutputError(msg)
         wanted += [(path / f"{table.name}{suffix}", table) for table in tables]

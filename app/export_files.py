@@ -59,7 +59,8 @@ def new_path(path: Path) -> Iterator[Path]:
         # mkstemp keeps others out; the finished file is as readable as any other.
         mask = os.umask(0)
         os.umask(mask)
-        os.fchmod(descriptor, 0o666 & ~mask)
+        with contextlib.suppress(PermissionError):  # a memory stick's file system has no such modes
+            os.fchmod(descriptor, 0o666 & ~mask)
         os.close(descriptor)
         yield partial
         partial.replace(path)

@@ -1,7 +1,9 @@
 """`fusioncharger bundle`: what is packed, how much of a log that is being written, and what is refused."""
 
+import errno
 import hashlib
 import os
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -83,7 +85,9 @@ def test_an_older_segment_stays_out(tmp_path: Path, journal: Path, capsys: pytes
     assert not output.exists()
 
 
-def test_of_a_log_that_is_being_written_the_whole_records_are_packed(tmp_path: Path, journal: Path) -> None:
+def test_of_a_log_that_is_being_written_the_whole_records_are_packed(
+    tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (source,) = journal.glob("*.mcap")
     whole = source.read_bytes()
     mine = tmp_path / "journal"
@@ -111,6 +115,10 @@ def test_of_a_log_that_is_being_written_the_whole_records_are_packed(tmp_path: P
         assert "not closed" in log.ending.text
     assert found.divergence is None
     assert found.turns > 0
+    assert main(["bundle", "--verify", str(output)]) == 0
+    said = capsys.readouterr().out
+    assert f"it was being written when it was packed: it ends after turn {found.turns}\n" in said
+    assert said.endswith(f"; the log replays as identical: {found.turns} turns, {found.outputs} outputs\n")
 
 
 def test_a_file_that_is_there_is_never_overwritten(
@@ -131,6 +139,119 @@ def test_mistakes_are_told(tmp_path: Path, journal: Path, capsys: pytest.Capture
     code, _ = bundle(tmp_path / "..", journal, "--config", str(tmp_path / "none.toml"))
     assert code == 2
     assert "none.toml: cannot be read" in capsys.readouterr().err
+    (tmp_path / "site.toml").write_text(SITE.format(journal="sessions"))
+    assert main(["bundle", "-o", str(tmp_path / "a.zip"), "--config", str(tmp_path / "site.toml")]) == 2
+    assert "sessions: there is no such directory (journal.dir in " in capsys.readouterr().err
+    assert bundle(tmp_path, journal, "--process-log", str(tmp_path / "none.log"))[0] == 2
+    assert "none.log: cannot be read: No such file or directory" in capsys.readouterr().err
+    for words in ([], ["-o", "a.zip", "--verify", "a.zip"]):
+        assert main(["bundle", *words]) == 2
+        assert capsys.readouterr().err.startswith("say which file to make, -o FILE, or which to check")
+    assert (
+        main(["bundle", "-o", str(tmp_path / "none" / "a.zip"), "--journal", str(journal), "--since", "999d"])
+        == 1
+    )
+    assert "a.zip: cannot be written: No such file or directory" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         bundle(tmp_path, journal, since="yesterday")
     assert "write it as 90m" in capsys.readouterr().err
+
+
+def test_a_memory_stick_has_no_hard_links(
+    tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(_part: Path, _output: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_link)
+    code, output = bundle(tmp_path, journal)
+    assert code == 0
+    assert zipfile.is_zipfile(output)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_long_process_log_is_packed_from_its_end(tmp_path: Path, journal: Path) -> None:
+    long = tmp_path / "long.log"
+    long.write_text("".join(f"{'. ' * 46}{number:7}\n" for number in range(60_000)))
+    code, output = bundle(tmp_path, journal, "--process-log", str(long))
+    assert code == 0
+    with zipfile.ZipFile(output) as packed:
+        lines = packed.read("process.log").decode().splitlines()
+    assert lines == [f"{'. ' * 46}{number:7}" for number in range(55_000, 60_000)]
+
+
+# --- checking ----------------------------------------------------------------------------------------------
+
+
+def repacked(bundle: Path, **changes: bytes | None) -> Path:
+    """With other contents, or without an entry (None); names have _ for / and .; sums stay as they are."""
+    changed = bundle.with_name("changed.zip")
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(changed, "w") as target:
+        for name in source.namelist():
+            key = re.sub(r"[/.-]", "_", name)
+            data = changes[key] if key in changes else source.read(name)
+            if data is not None:
+                target.writestr(name, data)
+    return changed
+
+
+def test_a_bundle_as_it_was_packed_is_verified(
+    tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = bundle(tmp_path, journal)[1]
+    capsys.readouterr()
+    assert main(["bundle", "--verify", str(output)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{output}: 6 files are as they were packed; the log replays as identical: ")
+    assert said.err == ""
+
+
+def test_what_was_altered_is_found(tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = bundle(tmp_path, journal)[1]
+    changed = repacked(output, host_txt=b"another host\n", versions_txt=None)
+    with zipfile.ZipFile(changed, "a") as packed:
+        packed.writestr("extra.txt", "x")
+    capsys.readouterr()
+    assert main(["bundle", "--verify", str(changed)]) == 3
+    assert capsys.readouterr().err.splitlines() == [
+        f"{changed}: extra.txt is not of the bundle",
+        f"{changed}: host.txt is not what was packed: its checksum fails",
+        f"{changed}: versions.txt is missing",
+    ]
+    data = bytearray(output.read_bytes())
+    data[data.index(b".mcap") + 500] ^= 1  # in the packed log
+    changed.write_bytes(data)
+    assert main(["bundle", "--verify", str(changed)]) == 3
+    assert ".mcap is not what was packed: its checksum fails" in capsys.readouterr().err
+
+
+def test_a_log_that_replays_otherwise_or_is_damaged_is_told(
+    tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "journal"
+    mine.mkdir()
+    case = Path(__file__).parents[1] / "sessions" / "setpoint-kept-after-off.mcap"
+    (mine / case.name).write_bytes(case.read_bytes())
+    output = bundle(tmp_path, mine)[1]
+    assert main(["bundle", "--verify", str(output)]) == 1
+    said = capsys.readouterr()
+    assert "setpoint-kept-after-off.mcap: turn 33 replays otherwise under version" in said.err
+    assert said.out.endswith("files are as they were packed\n")
+    output.unlink()
+    (source,) = journal.glob("*.mcap")
+    (mine / case.name).write_bytes(source.read_bytes()[:-2000])
+    output = bundle(tmp_path, mine)[1]
+    assert main(["bundle", "--verify", str(output)]) == 3
+    assert "setpoint-kept-after-off.mcap: damaged after turn " in capsys.readouterr().err
+
+
+def test_what_is_no_bundle_is_told(tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.zip"
+    text.write_text("text")
+    assert main(["bundle", "--verify", str(text)]) == 2
+    assert capsys.readouterr().err == f"{text}: no bundle: not a zip file\n"
+    assert main(["bundle", "--verify", str(tmp_path / "none.zip")]) == 2
+    assert "none.zip: No such file or directory" in capsys.readouterr().err
+    changed = repacked(bundle(tmp_path, journal)[1], SHA256SUMS=None)
+    assert main(["bundle", "--verify", str(changed)]) == 2
+    assert f"{changed}: no bundle: there is no SHA256SUMS in it" in capsys.readouterr().err

@@ -182,6 +182,8 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
         log, "--csv", tmp_path / "x.parquet"
     )
     assert "neither a directory" in said(log, "--csv", log)
+    assert "neither a directory" in said(log, "--csv", tmp_path / "states.txt")
+    assert not (tmp_path / "states.txt").exists()
     there = tmp_path / "states.csv"
     there.write_text("mine")
     assert "--force" in said(log, "--csv", there)
