@@ -1,7 +1,7 @@
 """Writes tables, row by row, as CSV or Parquet. Memory holds one block of rows, however long the table is.
 
 CSV: UTF-8, a header line, times as 2026-11-24T10:00:05.123456789Z, true and false, empty for what is not known.
-Parquet: zstd, times as timestamp[ns, UTC], null for what is not known; needs pyarrow (fusioncharger[parquet]).
+Parquet: zstd, times as timestamp[ns, UTC], null for what is not known; needs pyarrow.
 """
 
 import csv
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 ROWS_PER_GROUP = 50_000
 _NS_PER_S = 1_000_000_000
 
-_NO_PYARROW = (
-    "--parquet needs pyarrow, which is not installed: pip install 'fusioncharger[parquet]', or use --csv"
-)
+_NO_PYARROW = "--parquet needs pyarrow, which is not installed: pip install pyarrow, or use --csv"
 
 
 class TableWriter(Protocol):

@@ -89,7 +89,7 @@ def _write(log: Log, pcapng: PcapngFile) -> bool:
         for segment in log.segments:
             with segment.read() as reader:
                 if run is None or former is None or not segment.follows(former):
-                    run = _Run(reader.header, pcapng)
+                    run = _Run(reader.header, pcapng, run.connections if run else 0)
                 for turn in meter.turns(segment, reader):
                     is_whole = run.turn(turn, reader) and is_whole
                 run.end_segment(reader)
@@ -101,7 +101,7 @@ def _write(log: Log, pcapng: PcapngFile) -> bool:
 class _Run:
     """One run of the driver, or a part of it without a break."""
 
-    def __init__(self, header: SegmentHeader, pcapng: PcapngFile) -> None:
+    def __init__(self, header: SegmentHeader, pcapng: PcapngFile, connections_before: int) -> None:
         """UnsupportedFormatError if configuration or snapshot are not understood."""
         config = recorded_config(header)
         self._pcapng = pcapng
@@ -109,7 +109,7 @@ class _Run:
         self._utc_ns = 0
         """Of the present turn, or what came after the last one."""
         self._goose = SentGoose(config, self._take_goose)
-        self._modbus = ModbusConversation(config, self._take_modbus)
+        self._modbus = ModbusConversation(config, self._take_modbus, connections_before)
         try:
             states = restore(header.snapshot)
         except (msgspec.ValidationError, LookupError) as error:
@@ -124,6 +124,11 @@ class _Run:
                 self._goose.start_with(mac, connector_states(states, count))
             if link.connected:
                 self._modbus.start_with(link.connection)
+
+    @property
+    def connections(self) -> int:
+        """How many Modbus connections there were, with those before this run."""
+        return self._modbus.connections
 
     def turn(self, turn: Turn, log: LogReader) -> bool:
         """The next turn; False if it holds an output that was altered, which is left out."""

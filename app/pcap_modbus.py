@@ -3,8 +3,9 @@
 The dispenser opens the TCP connection, and on it the PSU asks (protocol.md §1). Wireshark takes whoever sits on
 port 502 for the one who answers: on the wire that is the PSU, so that it shows every request as a response and
 every response as a request. Here the dispenser's end has port 502, and the PSU's one of its own for each
-connection (50001, 50002, …): requests show as Query, answers as Response, and each connection is a stream of
-its own. Who really connected to whom is in a comment on each connection's first packet.
+connection (50001, 50002, …; another run of the driver goes on counting): requests show as Query, answers as
+Response, and each connection is a stream of its own. Who really connected to whom is in a comment on each
+connection's first packet.
 
 What is recorded of a connection is requests, answers, reports, its beginning and its end. Packets, their
 numbering and their MAC addresses are made up, and so is the dispenser's IP address, since it is not recorded.
@@ -59,7 +60,11 @@ Request = RegistersRead | RegistersWritten | ModbusRequestRefused | UnexpectedPd
 class ModbusConversation:
     """The packets of one run's Modbus connections. Give it the turns in order."""
 
-    def __init__(self, config: Config, sink: Sink) -> None:
+    def __init__(self, config: Config, sink: Sink, connections_before: int = 0) -> None:
+        """`connections_before`: so many were there in former runs."""
+        self.connections = connections_before
+        """How many there were, with those of former runs."""
+        self._before = connections_before
         self._sink = sink
         self._config = config
         self._codec = DispenserCodec()
@@ -123,12 +128,15 @@ class ModbusConversation:
 
     def _begin(self, connection: int) -> TcpConnection:
         dispenser, psu = self._addresses
-        psu_port = _FIRST_PSU_PORT + (connection - 1) % _PSU_PORTS
         self._number = connection
+        # The numbers begin anew with each run. What has the ports of a former connection would pass for its
+        # retransmission.
+        self.connections = self._before + connection
+        psu_port = _FIRST_PSU_PORT + (self.connections - 1) % _PSU_PORTS
         self._tcp = TcpConnection(
             Endpoint(_DISPENSER_MAC, dispenser, MODBUS_PORT),
             Endpoint(_PSU_MAC, psu, psu_port),
-            initial_sequence=connection << 16,
+            initial_sequence=self.connections << 16,
         )
         return self._tcp
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from fakes import recorded_session
 from fakes.recorded_session import CONFIG, TURN_NS, UTC_NS, DrivenJournal
+from fusioncharger.actors.runtime import SECOND_NS
 from fusioncharger.app.pcap_command import add_arguments, pcap_command
 from fusioncharger.app.pcap_file import Interface, PcapngFile
 from fusioncharger.app.pcap_tcp import Endpoint, TcpConnection
@@ -336,6 +338,27 @@ def test_a_log_that_begins_in_mid_run(tmp_path: Path) -> None:
     assert pcap(first, second, "-o", both) == 0
     assert {row[0] for row in tshark(both, "tcp", "tcp.stream")} == {"0"}
     assert {row[0] for row in tshark(both, "goose", "goose.stNum")} == {"1", "2", "3"}
+
+
+def test_the_connections_of_several_runs_are_streams_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run counts its connections from 1; with the same ports, the second would be a retransmission."""
+    logs = []
+    for number, run_id in enumerate(("0" * 32, "1" * 32)):
+        monkeypatch.setattr(recorded_session, "RUN_ID", run_id)
+        monkeypatch.setattr(recorded_session, "UTC_NS", UTC_NS + number * 60 * SECOND_NS)
+        (tmp_path / run_id).mkdir()
+        logs.append(record(tmp_path / run_id, BEGIN))
+    output = tmp_path / "x.pcapng"
+    assert pcap(*logs, "-o", output) == 0
+    assert tshark(output, "tcp.analysis.flags", "frame.number") == []
+    queries = tshark(output, "tcp.dstport == 502 && modbus", "tcp.stream", "tcp.srcport", "mbtcp.trans_id")
+    assert [tuple(row) for row in queries] == [
+        (stream, port, trans_id)
+        for stream, port in (("0", "50001"), ("1", "50002"))
+        for trans_id in ("1", "2", "3", "4")
+    ]
 
 
 def wait_for_turn(log: Path, turn: int) -> None:
