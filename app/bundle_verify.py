@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
@@ -69,6 +70,8 @@ def _verify(path: Path, bundle: zipfile.ZipFile, directory: Path) -> int:
             for segment in segments:
                 _replay(bundle, segment, verdict)
                 advance(segment.size_bytes)
+        for former, segment in pairwise(segments):
+            _tell_missing(former, segment)
     except LogError as error:
         print(str(error).replace(f"{directory}/", "log/"), file=sys.stderr)
         return UNSUPPORTED if isinstance(error, UnsupportedFormatError) else DAMAGED
@@ -114,6 +117,13 @@ def _digest(bundle: zipfile.ZipFile, name: str, directory: Path, advance: Advanc
     except _CANNOT_UNPACK:
         return ""
     return digest.hexdigest()
+
+
+def _tell_missing(former: Segment, segment: Segment) -> None:
+    header, before = segment.header, former.header
+    if header.run_id == before.run_id and not segment.follows(former):
+        numbers = f"{before.segment + 1} to {header.segment - 1}"
+        print(f"log: segments {numbers} of run {header.run_id[:8]} were not there when it was packed")
 
 
 def _replay(bundle: zipfile.ZipFile, segment: Segment, verdict: _Verdict) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fakes.recorded_session import record_session
+from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.cli import main
 from fusioncharger.replay.reader import EndKind, read_log
 from fusioncharger.replay.replayer import replay
@@ -255,3 +255,20 @@ def test_what_is_no_bundle_is_told(tmp_path: Path, journal: Path, capsys: pytest
     changed = repacked(bundle(tmp_path, journal)[1], SHA256SUMS=None)
     assert main(["bundle", "--verify", str(changed)]) == 2
     assert f"{changed}: no bundle: there is no SHA256SUMS in it" in capsys.readouterr().err
+
+
+def test_a_segment_that_was_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    driven = DrivenJournal(tmp_path / "journal")
+    driven.open()
+    driven.await_report("ready")
+    for part in (INPUTS[:4], INPUTS[4:6], INPUTS[6:]):
+        if driven.turn:
+            driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
+            driven.await_report("ready")
+            assert driven.begin_segment()
+        driven.run(part)
+    assert driven.journal.close(10.0)
+    driven.logs[1].unlink()
+    output = bundle(tmp_path, tmp_path / "journal")[1]
+    assert main(["bundle", "--verify", str(output)]) == 0
+    assert "log: segments 2 to 2 of run 01234567 were not there when it was packed" in capsys.readouterr().out
