@@ -63,9 +63,7 @@ class Filter:
         until = self._until
         if until is None or not record.topic.startswith("in/") or index < until.segment:
             return False
-        if until.turn is not None:
-            return record.turn > until.turn
-        return until.utc_ns is not None and record.utc_ns > until.utc_ns
+        return until.is_behind(record.turn, record.utc_ns, record.at_ns)
 
     def takes(self, record: Record, index: int) -> bool:
         """Whether it is to be printed."""
@@ -73,9 +71,7 @@ class Filter:
             return False
         since = self._since
         if since is not None and index == since.segment:
-            if since.turn is not None and record.turn < since.turn:
-                return False
-            if since.utc_ns is not None and record.utc_ns < since.utc_ns:
+            if since.is_before(record.turn, record.utc_ns, record.at_ns):
                 return False
             if record.topic.startswith("journal/SegmentHeader"):
                 return False

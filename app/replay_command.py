@@ -228,8 +228,8 @@ def _show_moment(log: Log, moment: str, *, as_json: bool) -> int:
         print(state_json(step))
     else:
         print(state_text(step))
-    if session.damage:
-        print(session.damage, file=sys.stderr)
+    for said in filter(None, (session.remark, session.damage)):
+        print(said, file=sys.stderr)
     return DAMAGED if session.damage else IDENTICAL
 
 
@@ -254,6 +254,9 @@ def _show_turns(log: Log, since: str | None, until: str | None, speed: float | N
     if first:
         print(f"\n{first}")
         print(f"{differing} of {shown} turns differ")
+    if session.mismatch:
+        print(session.mismatch)
+    if first or session.mismatch:
         return DIVERGED
     if not shown:
         print(f"no turn there; the log begins at {utc_text(log.segments[0].header.utc_ns)}", file=sys.stderr)

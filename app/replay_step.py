@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ..replay.conditions import ConditionError, parse_condition
 from ..replay.divergence import report
-from ..replay.moments import MomentError, parse_moment, resolve
+from ..replay.moments import MomentError
 from ..replay.session import Session
 from ..replay.state_text import state_text, turn_line
 from ..replay.stepping import Step
@@ -35,19 +35,15 @@ class Stepping:
     def __init__(self, session: Session, since: str | None) -> None:
         """MomentError, LogError."""
         self._session = session
-        self._runs = list(dict.fromkeys(segment.header.run_id for segment in session.log.segments))
-        self._run = 0 if since is None else self._run_of(since)
-        """Index of the run whose turns `_steps` gives: turns are numbered by run."""
         self._steps: Iterator[Step] = session.steps(since)
-        self._kept: deque[tuple[int, Step]] = deque(maxlen=KEPT)
-        """Runs and turns."""
+        self._kept: deque[Step] = deque(maxlen=KEPT)
         self._place = -1
         """In `_kept`."""
 
     @property
     def step(self) -> Step | None:
         """The turn that one is at; None: before the first."""
-        return self._kept[self._place][1] if self._place >= 0 else None
+        return self._kept[self._place] if self._place >= 0 else None
 
     def forward(self) -> Step | None:
         """The next turn; None at the log's end."""
@@ -57,9 +53,7 @@ class Stepping:
         step = next(self._steps, None)
         if step is None:
             return None
-        if self._kept and step.turn.number <= self._kept[-1][1].turn.number:
-            self._run += 1
-        self._kept.append((self._run, step))
+        self._kept.append(step)
         self._place = len(self._kept) - 1
         return step
 
@@ -70,28 +64,21 @@ class Stepping:
             return self.step
         if self._place < 0:
             return None
-        run, here = self._kept[0]
+        here = self._kept[0]
         try:
-            return self.go_to(f"{self._runs[run]}:{here.turn.number - 1}")
+            return self.go_to(f"{here.run_id}:{here.turn.number - 1}")
         except MomentError:
             return None
 
     def go_to(self, moment: str) -> Step | None:
         """Be there; where there is no such turn, one stays where one is. MomentError."""
         there = self._session[moment]
-        run = self._run_of(moment, there)
-        self._steps = self._session.steps(f"{self._runs[run]}:{there.turn.number}")
-        self._run, self._place = run, -1
+        if self._session.remark:
+            print(self._session.remark)
+        self._steps = self._session.steps(f"{there.run_id}:{there.turn.number}")
+        self._place = -1
         self._kept.clear()
         return self.forward()
-
-    def _run_of(self, moment: str, there: Step | None = None) -> int:
-        """The run that a moment is in. MomentError."""
-        log = self._session.log
-        segment = resolve(log, parse_moment(moment)).segment
-        if there is not None and there.turn.utc_ns < log.segments[segment].header.utc_ns:
-            segment = max(0, segment - 1)  # in the segment's beginning, before its first turn
-        return self._runs.index(log.segments[segment].header.run_id)
 
 
 def step_through(session: Session, since: str | None) -> int:

@@ -28,6 +28,8 @@ class Segment(Struct, frozen=True):
     summary: Summary | None
     """None: the segment was not closed, or by a version that wrote none."""
     size_bytes: int
+    at_ns: int = 0
+    """When it begins, monotonic."""
     lifts: Mapping[int, Lift] = LIFTS
 
     def read(self) -> LogReader:
@@ -116,7 +118,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _segment(path: Path, lifts: Mapping[int, Lift]) -> Segment:
     with read_log(path, lifts) as log:
-        header = log.header
+        header, at_ns = log.header, log.begin_at_ns
     try:
         with path.open("rb") as file:
             size_bytes = file.seek(0, 2)
@@ -128,7 +130,7 @@ def _segment(path: Path, lifts: Mapping[int, Lift]) -> Segment:
         summary = msgspec.json.decode(metadata[SUMMARY_KEY], type=Summary)
     except NOT_UNDERSTOOD:
         summary = None  # it is read whole then
-    return Segment(path, header, summary, size_bytes, lifts)
+    return Segment(path, header, summary, size_bytes, at_ns, lifts)
 
 
 def _ordered(segments: list[Segment]) -> tuple[Segment, ...]:

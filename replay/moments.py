@@ -4,7 +4,8 @@
 9d1ff7c5:1234             turn 1234 of the run whose id begins so
 2026-11-24T10:00:00.25Z   a time (UTC; another zone as +01:00)
 10:00:05                  a time of day (UTC), the first after the log's begin
-+12.5                     seconds after the log's begin
++12.5                     seconds after the log's begin: in its first run, as the driver counted them, whatever
+                          happened to the clock
 """
 
 import re
@@ -44,12 +45,29 @@ class Target(Struct, frozen=True):
     turn: int | None = None
     utc_ns: int | None = None
 
+    at_ns: int | None = None
+    """Monotonic, of the segment's run."""
+
     def is_past(self, turn: Turn) -> bool:
         """Whether a turn (of that segment or a later one of the run) comes after the moment: the moment is
         when all turns up to its number, or its time, have been done."""
+        return self.is_behind(turn.number, turn.utc_ns, turn.at_ns)
+
+    def is_behind(self, number: int, utc_ns: int, at_ns: int) -> bool:
+        """The same of a turn of which only that is known."""
         if self.turn is not None:
-            return turn.number > self.turn
-        return self.utc_ns is not None and turn.utc_ns > self.utc_ns
+            return number > self.turn
+        if self.at_ns is not None:
+            return at_ns > self.at_ns
+        return self.utc_ns is not None and utc_ns > self.utc_ns
+
+    def is_before(self, number: int, utc_ns: int, at_ns: int) -> bool:
+        """Whether a turn comes before the moment."""
+        if self.turn is not None:
+            return number < self.turn
+        if self.at_ns is not None:
+            return at_ns < self.at_ns
+        return self.utc_ns is not None and utc_ns < self.utc_ns
 
 
 def parse_moment(text: str) -> Moment:
@@ -80,6 +98,8 @@ def resolve(log: Log, moment: Moment) -> Target:
         utc_ns = moment.utc_ns
     elif moment.offset_ns is not None:
         utc_ns = begin_ns + moment.offset_ns
+        if (target := _in_first_run(log, moment.offset_ns, utc_ns)) is not None:
+            return target
     elif moment.time_of_day is not None:
         begin = datetime.fromtimestamp(begin_ns // NS_PER_S, UTC)
         zone = moment.time_of_day.tzinfo or UTC
@@ -98,6 +118,16 @@ def utc_text(utc_ns: int) -> str:
     """2026-11-24T10:00:05.123456Z"""
     whole = datetime.fromtimestamp(utc_ns // NS_PER_S, UTC)
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{utc_ns % NS_PER_S // 1000:06}Z"
+
+
+def _in_first_run(log: Log, offset_ns: int, utc_ns: int) -> Target | None:
+    """So long after the log's begin; None if its first run was over by then: only UTC goes on over runs."""
+    first_run = next(log.runs())
+    if len(first_run) < len(log.segments) and log.segments[len(first_run)].header.utc_ns <= utc_ns:
+        return None
+    at_ns = first_run[0].at_ns + offset_ns
+    found = [index for index, segment in enumerate(first_run) if segment.at_ns <= at_ns]
+    return Target(found[-1], at_ns=at_ns)
 
 
 def _turn(log: Log, moment: Moment, turn: int) -> Target:

@@ -126,6 +126,8 @@ class LogReader:
         """The gap before this segment's first turn, once that has been read."""
         self.ending: Ending | None = None
         """Known once all turns have been read."""
+        self.begin_at_ns = 0
+        """When the segment begins, monotonic."""
         self._file = file
         self._lifts = lifts
         self._lifter: Lifter | None = None
@@ -199,7 +201,7 @@ class LogReader:
 
     def _read_header(self) -> SegmentHeader:
         try:
-            topic, _, _, _, payload = next(self._messages, ("", 0, 0, 0, b""))
+            topic, _, _, self.begin_at_ns, payload = next(self._messages, ("", 0, 0, 0, b""))
         except RecordError as error:
             raise DamagedLogError(str(error)) from None
         if topic != TOPICS[SegmentHeader.__name__] or not is_intact(payload):

@@ -34,6 +34,8 @@ class Step(Struct, frozen=True):
     after: Mapping[str, ActorState]
     error: str = ""
     """What came out of the core instead of Outputs, if it raised."""
+    run_id: str = ""
+    """The run of the driver that it is of: turns are numbered by run."""
 
     @property
     def differs(self) -> bool:
@@ -60,6 +62,7 @@ class Stepper:
         UnsupportedFormatError if the snapshot or the configuration does not fit this version."""
         self.config = recorded_config(header) if config is None else config
         self.runtime = restored(header, self.config)
+        self._run_id = header.run_id
         self._timers = RecordedTimers(header.snapshot) if config is None else None
 
     def go_on(self, header: SegmentHeader) -> None:
@@ -81,7 +84,7 @@ class Stepper:
             outputs = self.runtime.turn(turn.input)
         except Exception as raised:  # noqa: BLE001 - whatever the core raises is what the replay found
             error = described(raised)
-        return Step(turn, outputs, before, self.runtime.states(), error)
+        return Step(turn, outputs, before, self.runtime.states(), error, self._run_id)
 
 
 def recorded_config(header: SegmentHeader) -> Config:

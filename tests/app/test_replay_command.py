@@ -56,10 +56,8 @@ def test_a_directory_is_one_log(directory: Path, capsys: pytest.CaptureFixture[s
     assert (code, out.split(", ")[0]) == (IDENTICAL, f"identical: {len(INPUTS)} turns")
 
 
-def test_a_snapshot_that_is_not_what_the_turns_lead_to_is_a_divergence(
-    directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, second, _ = sorted(directory.iterdir())
+def with_other_snapshot(second: Path) -> None:
+    """Of a segment: a car is there."""
     data = second.read_bytes()
     begin = data.index(b'{"type":"SegmentHeader"')
     end = data.index(b',"crc32":"', begin)
@@ -68,6 +66,13 @@ def test_a_snapshot_that_is_not_what_the_turns_lead_to_is_a_divergence(
     assert changed != data[begin:end]
     sealed = changed + b',"crc32":"%08x"}' % zlib.crc32(changed)
     second.write_bytes(data[:begin] + sealed + data[end + 20 :])
+
+
+def test_a_snapshot_that_is_not_what_the_turns_lead_to_is_a_divergence(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, second, _ = sorted(directory.iterdir())
+    with_other_snapshot(second)
     code, out, _ = run(capsys, directory)
     assert code == DIVERGED
     assert out == (
@@ -194,3 +199,21 @@ def test_damage_is_said_also_of_a_log_that_differs(
     assert code == DAMAGED
     assert out.splitlines()[-1].startswith("damaged after turn ")
     assert "\ngap: turns " in out
+
+
+def test_a_time_that_the_log_does_not_tell_of_is_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, record_session(tmp_path), "--at", "2999-01-01")
+    assert (code, out.splitlines()[0].split(",")[0]) == (IDENTICAL, f"after turn {len(INPUTS)}")
+    assert err.startswith(f"the log ends with turn {len(INPUTS)}, at ")
+
+
+def test_turns_beside_a_snapshot_that_is_not_what_they_lead_to(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, second, _ = sorted(directory.iterdir())
+    with_other_snapshot(second)
+    code, out, _ = run(capsys, directory, "--from", "1")
+    assert code == DIVERGED
+    assert out.splitlines()[-1].startswith(f"diverged before turn {len(INPUTS) + 1}: the snapshot in ")

@@ -1,6 +1,7 @@
 """`replay --step`: commands from a pipe, and what they print."""
 
 import io
+from pathlib import Path
 
 import pytest
 from fakes.commands import replay_arguments
@@ -155,3 +156,28 @@ def test_runs_of_the_driver_are_told_apart(tmp_path, monkeypatch) -> None:
         back_again = stepping.back()
         assert back_again is not None
         assert back_again.turn.number == len(INPUTS)
+
+
+def test_back_stays_in_its_run_where_runs_are_numbered_alike(log, monkeypatch) -> None:
+    """The second run in the log begins in mid-run, behind the first one's last turn."""
+    monkeypatch.setattr("fusioncharger.app.replay_step.KEPT", 3)
+    in_mid_run = Path(__file__).parents[1] / "sessions" / "after-a-gap-in-mid-charge.mcap"
+    with Session.open(in_mid_run, log) as session:
+        first, second = (segment.header.run_id for segment in session.log.segments)
+        begin = session.log.segments[1].header.first_turn
+        assert session.log.segments[0].header.first_turn < begin
+        stepping = Stepping(session, None)
+        while (step := stepping.forward()) is not None and step.turn.number < begin + 5:
+            pass
+        found = [stepping.back() for _ in range(5)]
+        assert [(each.run_id, each.turn.number) for each in found if each] == [
+            (second, begin + 4 - n) for n in range(5)
+        ]
+        assert found[-1] is not None
+        assert first != second
+
+
+def test_a_time_after_the_end_is_said_to_be(said) -> None:
+    end, turn = said("g 2999-01-01")[1:]
+    assert end.startswith(f"the log ends with turn {len(INPUTS)}, at ")
+    assert turns([turn]) == [len(INPUTS)]

@@ -85,11 +85,11 @@ class DrivenJournal:
     def open(self) -> None:
         self.journal.open(snapshot(self.runtime), self.turn + 1, self.turn * TURN_NS, UTC_NS)
 
-    def run(self, inputs: Iterable[Input] = INPUTS) -> None:
+    def run(self, inputs: Iterable[Input] = INPUTS, utc_jump_ns: int = 0) -> None:
         for message in inputs:
             self.turn += 1
             stamped = replace(message, at_ns=self.turn * TURN_NS)
-            utc_ns = UTC_NS + stamped.at_ns
+            utc_ns = UTC_NS + stamped.at_ns + utc_jump_ns
             self.journal.record_input(self.turn, utc_ns, stamped)
             outputs = self.runtime.turn(stamped)
             self.journal.record_outputs(self.turn, stamped.at_ns, utc_ns, outputs)
