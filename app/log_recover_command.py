@@ -6,11 +6,12 @@ what), 4 format not supported.
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from ..replay.logs import Log, open_logs
 from ..replay.reader import LogError
-from ..replay.recover import recover
+from ..replay.recover import Recovered, recover
 from .log_files import DAMAGED, OK, USAGE, add_logs, failed
 from .progress import progress
 
@@ -58,14 +59,26 @@ def _recover(log: Log, out: Path) -> int:
         results = [
             recover(segment, target, advance) for segment, target in zip(log.segments, targets, strict=True)
         ]
-    for segment, target, found in zip(log.segments, targets, results, strict=True):
-        print(f"{target}: {found.turns} turns, up to turn {found.last_turn}")
+    for segment, found in zip(log.segments, results, strict=True):
+        for part in found.parts:
+            turns = f"turns {part.first_turn} to {part.last_turn}" if part.turns else "no turn"
+            print(f"{part.path}: {turns}" + ("" if part.replays else ", to be read, not to be replayed"))
         if found.damage:
             code = DAMAGED
             print(f"{segment.path}: {found.damage}")
-            turns = f"at least {found.lost_inputs} turns" if found.lost_inputs else "no whole turn found there"
-            print(f"  lost: {found.lost_bytes} bytes from there to the end of the file; {turns}")
+            print(f"  lost: {found.lost_bytes} bytes; {_missing(found)}")
     for path, why in log.unreadable:
         code = DAMAGED
         print(f"{path}: lost as a whole: {why}")
     return code
+
+
+def _missing(found: Recovered) -> str:
+    """Which turns are not in the new files, or not whole."""
+    holes = [
+        f"turns {former.last_turn + 1} to {part.first_turn - 1}"
+        if part.first_turn > former.last_turn + 1
+        else f"a part of turn {former.last_turn}"
+        for former, part in pairwise(found.parts)
+    ]
+    return ", ".join([*holes, f"what came after turn {found.parts[-1].last_turn}, if anything did"])

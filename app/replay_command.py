@@ -153,7 +153,7 @@ def _replay_all(log: Log, *, stop_at_first: bool, accept_new_fields: bool) -> in
                 return DIVERGED
             if part.found.divergence is not None:
                 return _compare_all(log, accept_new_fields=accept_new_fields)
-            findings.add_ending(part.segment, part.ending, part.found.altered, part.found.unfinished)
+            findings.add_ending(part.segment, part.ending, part.found)
             former = part
     return findings.verdict(f"identical: {turns} turns, {outputs} outputs")
 
@@ -163,9 +163,9 @@ def _compare_all(log: Log, *, accept_new_fields: bool) -> int:
     findings = Findings(log)
     with progress("comparing", sum(segment.size_bytes for segment in log.segments)) as advance:
 
-        def done(segment: Segment, reader: LogReader, altered: str) -> None:
+        def done(segment: Segment, reader: LogReader, found: Replay) -> None:
             findings.add_beginning(segment, reader.gap)
-            findings.add_ending(segment, reader.ending, altered)
+            findings.add_ending(segment, reader.ending, found)
             advance(segment.size_bytes)
 
         compared = compare(log, accept_new_fields=accept_new_fields, done=done)

@@ -12,20 +12,25 @@ from collections.abc import Callable
 from .comparison import Comparison
 from .logs import Log, Segment, missing_between
 from .reader import LogReader
+from .replayer import Replay, replay
 from .stepping import Stepper
 
 
 def compare(
-    log: Log, *, accept_new_fields: bool, done: Callable[[Segment, LogReader, str], None]
+    log: Log, *, accept_new_fields: bool, done: Callable[[Segment, LogReader, Replay], None]
 ) -> Comparison:
     """The slow way: replayer.py stops at the first turn that differs. `done` is told of every segment that was
-    read to its end, and which output in it fails its checksum. LogError."""
+    read to its end, and what besides differences was found in it. LogError."""
     comparison = Comparison(accept_new_fields=accept_new_fields)
     stepper: Stepper | None = None
     former: Segment | None = None
     last_turn = 0
     for segment in log.segments:
         with segment.read() as reader:
+            if not segment.header.snapshot:
+                former = None
+                done(segment, reader, replay(reader))
+                continue
             goes_on = former is not None and former.header.run_id == segment.header.run_id
             if stepper is None or former is None or not goes_on or missing_between(former, last_turn, segment):
                 stepper = Stepper(reader.header)
@@ -37,6 +42,6 @@ def compare(
                 altered = altered or turn.altered()
             assert reader.ending is not None  # noqa: S101 - all turns have been read
             last_turn = reader.ending.last_turn
-            done(segment, reader, altered)
+            done(segment, reader, Replay(0, 0, altered=altered))
         former = segment
     return comparison

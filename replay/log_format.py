@@ -87,7 +87,8 @@ class SegmentHeader(Note, frozen=True):
     config: dict[str, Any]
     """messages.config.Config. It holds no secret: passwords and keys are named there by their files."""
     snapshot: dict[str, Any]
-    """Every actor's state before `first_turn`, by the actor's name."""
+    """Every actor's state before `first_turn`, by the actor's name. Empty if it is not known, in what was
+    recovered from behind damage (recover.py): that cannot be replayed."""
     boot_id: str = ""
     """Of the machine; it changes with every boot."""
 

@@ -67,6 +67,8 @@ def missing_between(former: Segment, last_turn: int, segment: Segment) -> str:
     if run != former.header.run_id:
         return ""
     first_turn = segment.header.first_turn
+    if segment.header.segment == former.header.segment and first_turn == last_turn + 1:
+        return f"a part of turn {last_turn} of run {run[:8]} is missing"
     if first_turn > last_turn + 1:
         return f"turns {last_turn + 1} to {first_turn - 1} of run {run[:8]} are missing"
     if first_turn <= last_turn:
@@ -136,13 +138,15 @@ def _segment(path: Path, lifts: Mapping[int, Lift]) -> Segment:
 def _ordered(segments: list[Segment]) -> tuple[Segment, ...]:
     """A run that is there twice (a file and its copy) counts once: the larger file of a segment."""
     begin_ns: dict[str, int] = {}
-    unique: dict[tuple[str, int], Segment] = {}
+    unique: dict[tuple[str, int, int], Segment] = {}
     for segment in segments:
         header = segment.header
         begin_ns[header.run_id] = min(header.utc_ns, begin_ns.get(header.run_id, header.utc_ns))
-        other = unique.setdefault((header.run_id, header.segment), segment)
+        # Recovered from behind damage, a segment has several parts (recover.py).
+        key = header.run_id, header.segment, header.first_turn
+        other = unique.setdefault(key, segment)
         if segment.size_bytes > other.size_bytes:
-            unique[header.run_id, header.segment] = segment
+            unique[key] = segment
     return tuple(
         sorted(
             unique.values(),
@@ -150,6 +154,7 @@ def _ordered(segments: list[Segment]) -> tuple[Segment, ...]:
                 begin_ns[segment.header.run_id],
                 segment.header.run_id,
                 segment.header.segment,
+                segment.header.first_turn,
             ),
         )
     )

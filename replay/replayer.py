@@ -13,7 +13,7 @@ from ..actors.runtime import ActorState
 from ..messages.outputs import AnyOutput
 from .divergence import Divergence, differs
 from .reader import LogReader, RecordedOutput
-from .stepping import described, recorded_config, restored
+from .stepping import NO_SNAPSHOT, described, recorded_config, restored
 
 
 class Replay(Struct, frozen=True):
@@ -30,10 +30,15 @@ class Replay(Struct, frozen=True):
     """What the last turn lacks, if the log ends in the middle of it."""
     states: Mapping[str, ActorState] = {}
     """Every actor's state after the last turn, if nothing differs: what the next segment begins with."""
+    skipped: str = ""
+    """The turns that cannot be replayed, in words."""
 
 
 def replay(log: LogReader) -> Replay:
-    """Replay a log up to its end, its damage, or the first divergence. UnsupportedFormatError."""
+    """Replay a log up to its end, its damage, or the first divergence. What was recovered from behind damage is
+    only read. UnsupportedFormatError."""
+    if not log.header.snapshot:
+        return Replay(0, 0, skipped=_skipped(log))
     runtime = restored(log.header, recorded_config(log.header))
     turns = outputs = 0
     altered = unfinished = ""
@@ -69,3 +74,10 @@ def _is_as_recorded(actual: tuple[AnyOutput, ...], recorded: tuple[RecordedOutpu
         if not one.intact or differs(one, output):
             return False
     return True
+
+
+def _skipped(log: LogReader) -> str:
+    last_turn = log.header.first_turn
+    for turn in log.turns():
+        last_turn = turn.number
+    return f"turns {log.header.first_turn} to {last_turn} are not replayed: {NO_SNAPSHOT}"

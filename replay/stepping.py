@@ -22,6 +22,8 @@ from .new_fields import lacking
 from .reader import Turn, UnsupportedFormatError
 from .recorded_timers import RecordedTimers
 
+NO_SNAPSHOT = "they were recovered from behind damage, and the state before them is not known"
+
 
 class Step(Struct, frozen=True):
     """One turn, replayed."""
@@ -97,6 +99,9 @@ def recorded_config(header: SegmentHeader) -> Config:
 
 def restored(header: SegmentHeader, config: Config) -> Runtime:
     """The core as it stood when the segment began. UnsupportedFormatError."""
+    if not header.snapshot:
+        msg = f"turn {header.first_turn} and those after it cannot be replayed: {NO_SNAPSHOT}"
+        raise UnsupportedFormatError(msg)
     try:
         return build(config, restore(header.snapshot))
     except (msgspec.ValidationError, LookupError) as error:
