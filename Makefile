@@ -2,6 +2,7 @@
 # make test   all tests             make coverage   branch coverage of the core
 # make lint   ruff, mypy, import-linter
 # make bench  the figures of docs/performance.md
+# make load   floods while four cars charge, for LOAD_SECONDS (60)
 #
 # Each target sets up what it needs in .venv, from requirements-dev.txt (versions and hashes). That file is complete,
 # so pip need not resolve anything: without --no-deps, older ones refuse `coverage[toml]` once a newer coverage is out.
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo test coverage lint bench setup clean
+.PHONY: demo test coverage lint bench load setup clean
 
 setup: $(VENV)/.installed
 
@@ -54,6 +55,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+
+LOAD_SECONDS ?= 60
+load: setup
+	LOAD_SECONDS=$(LOAD_SECONDS) $(BIN)/pytest -q -s tests/load
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,8 +1,10 @@
 """The GOOSE port on an Ethernet interface: scapy's raw socket, used for raw bytes (architecture.md §6).
 
-The kernel strips a VLAN tag before the socket's filter sees the frame, so the ethertype stands at offset 12
-with and without a tag; scapy puts the tag back. What we send carries its tag inline, so the filter drops our
-own tagged frames before they cost anything.
+- The kernel strips a VLAN tag before the socket's filter sees the frame, so the ethertype stands at offset 12
+  with and without a tag; `receive` puts the tag back.
+- The filter keeps out what this machine sends, so that our own frames cost nothing.
+- A frame costs one system call while more are waiting, because of floods: what stands in the socket's buffer is
+  taken before anything is waited for, and by the socket itself, as scapy's recv_raw takes twice as long.
 """
 
 import ctypes
@@ -21,8 +23,19 @@ from .goose_port import GoosePortError, ReadableWait
 
 _SIOCGIFHWADDR = 0x8927
 _SO_ATTACH_FILTER = 26
+_SO_TIMESTAMPNS = 35
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
+_PACKET_AUXDATA = 8
+
+_AUXDATA = struct.Struct("IIIHHHH")
+"""struct tpacket_auxdata: status, length, captured length, two offsets, TCI and ethertype of the tag."""
+_AUXDATA_BYTES = socket.CMSG_SPACE(_AUXDATA.size)
+_VLAN_VALID = 1 << 4
+_MAX_FRAME_BYTES = 1 << 16
+
+_ETHERTYPE_VLAN = 0x8100
+"""Of a tag whose ethertype an old kernel does not tell."""
 
 _BUFFER_BYTES = 1 << 20
 """scapy's own 64 KiB keep only about 150 frames of a burst (architecture.md §6)."""
@@ -36,7 +49,9 @@ if _ARPHRD_ETHER not in conf.l2types:
 _ACCEPT_NOTHING = ((0x06, 0, 0, 0),)
 _ACCEPT_GOOSE = (
     (0x28, 0, 0, 12),  # A = half word at 12, the ethertype
-    (0x15, 0, 1, ETHERTYPE_GOOSE),  # equal: next, else: skip one
+    (0x15, 0, 3, ETHERTYPE_GOOSE),  # equal: next, else: drop
+    (0x28, 0, 0, 0xFFFFF004),  # A = the packet's type (SKF_AD_PKTTYPE)
+    (0x15, 1, 0, socket.PACKET_OUTGOING),  # equal: drop, else: next
     (0x06, 0, 0, 0xFFFFFFFF),  # accept the whole frame
     (0x06, 0, 0, 0),  # drop
 )
@@ -83,6 +98,8 @@ class AfPacketPort:
         self._raw: socket.socket = self._socket.ins
         try:
             self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+            self._raw.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+            self._raw.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 0)  # scapy's; nobody reads it
             # Until the filter stands, everything arrives. Let nothing in, throw away what came, then let GOOSE
             # in: so the first frame received is one that passed the filter.
             _attach_filter(self._raw, _ACCEPT_NOTHING)
@@ -101,13 +118,23 @@ class AfPacketPort:
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next GOOSE frame, with its VLAN tag; None after `timeout_s` or an interrupt."""
-        while self._wait.wait(timeout_s):
-            # No frame: our own untagged one. Only a mock without tags sends such, so that waiting the whole
-            # time again does no harm.
-            frame: bytes | None = self._socket.recv_raw()[1]
-            if frame is not None:
-                return frame
-        return None
+        frame = self._take()
+        if frame is None and self._wait.wait(timeout_s):
+            frame = self._take()
+        return frame
+
+    def _take(self) -> bytes | None:
+        """The next frame if there is one."""
+        try:
+            frame, auxiliary, _, _ = self._raw.recvmsg(_MAX_FRAME_BYTES, _AUXDATA_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        for level, kind, data in auxiliary:
+            if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
+                status, _, _, _, _, tci, tag = _AUXDATA.unpack(data)
+                if status & _VLAN_VALID:
+                    return frame[:12] + struct.pack(">HH", tag or _ETHERTYPE_VLAN, tci) + frame[12:]
+        return frame
 
     def interrupt(self) -> None:
         """Let `receive` return None."""

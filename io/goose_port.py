@@ -34,7 +34,7 @@ class GoosePort(Protocol):
         """
 
     def interrupt(self) -> None:
-        """Let the `receive` that waits now, or the next one, return None at once. For any thread."""
+        """Let the `receive` that waits now, or the next one that would, return None. For any thread."""
 
     def take_drop_count(self) -> int:
         """How many frames the kernel dropped since the last call because nobody received them in time."""

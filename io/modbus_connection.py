@@ -11,6 +11,8 @@ TLS socket is not quite a socket:
 Rules, which protect the core from a PSU that misbehaves:
 - Never more than MAX_UNANSWERED requests are in the hands of the core. Beyond that neither the codec nor the
   socket is read, and TCP holds the PSU back.
+- Of requests, MAX_PER_INTERVAL are taken in any 10 ms (5 000/s; a PSU asks a few), so that neither the core nor
+  the recorder is kept busy with nothing else, and the journal grows by some 5 MB/s at most.
 - PDUs that are never answered (protocol.md §2) would get around that: of these, MAX_UNEXPECTED are taken in
   any second, and then nothing is read until the second is over.
 - A PSU that does not read what we send is given up when MAX_PENDING_BYTES wait for it.
@@ -31,8 +33,11 @@ from .modbus_adu import ModbusProtocolError
 from .modbus_codec import DispenserCodec, Request, UnexpectedPdu
 from .tls_handshake import ALERT_RECORD, CLOSED, check_socket, established_text
 
-MAX_UNANSWERED = 32
+MAX_UNANSWERED = 8
+"""So many turns may a command of EVerest's have to wait for; a PSU that asks one by one needs 1."""
 MAX_UNEXPECTED = 32
+MAX_PER_INTERVAL = 50
+INTERVAL_S = 0.01
 MAX_PENDING_BYTES = 256 * 1024
 
 _RECEIVE_BYTES = 64 * 1024
@@ -107,6 +112,9 @@ class Connection:
         self._unexpected = 0
         """PDUs without an answer in the second that ends at _second_ends_s."""
         self._second_ends_s = 0.0
+        self._taken = 0
+        """Requests in the interval that ends at _interval_ends_s."""
+        self._interval_ends_s = 0.0
         self._receive_event = selectors.EVENT_READ
         self._send_event = selectors.EVENT_WRITE
         self._first_bytes = b""
@@ -127,12 +135,18 @@ class Connection:
     @property
     def resumes_at_s(self) -> float | None:
         """When to call `next_request` again although nothing happened (monotonic); None for never."""
-        return self._second_ends_s if self._unexpected >= MAX_UNEXPECTED else None
+        if self._unexpected >= MAX_UNEXPECTED:
+            return self._second_ends_s
+        return self._interval_ends_s if self._taken >= MAX_PER_INTERVAL else None
 
     @property
     def _wants_to_receive(self) -> bool:
         """Whether a request may be handed to the core now."""
-        return self._unanswered < MAX_UNANSWERED and self._unexpected < MAX_UNEXPECTED
+        return (
+            self._unanswered < MAX_UNANSWERED
+            and self._unexpected < MAX_UNEXPECTED
+            and self._taken < MAX_PER_INTERVAL
+        )
 
     def receive(self, events: int) -> None:
         """Read what there is into the codec, if `events` say so. ConnectionLostError if the PSU is gone."""
@@ -165,6 +179,9 @@ class Connection:
         if now_s >= self._second_ends_s:
             self._unexpected = 0
             self._second_ends_s = now_s + 1.0
+        if now_s >= self._interval_ends_s:
+            self._taken = 0
+            self._interval_ends_s = now_s + INTERVAL_S
         if not self._wants_to_receive:
             return None
         try:
@@ -178,6 +195,7 @@ class Connection:
             self._unexpected += 1
         elif request is not None:
             self._unanswered += 1
+            self._taken += 1
         return request
 
     def put(self, output: Answer | ReportSent) -> None:

@@ -93,6 +93,8 @@ class ModbusLink:
         self.pulse = Pulse()
         self._outputs: deque[LinkOutput] = deque()
         self._closing = False
+        self._is_woken = False
+        """A wake-up is on its way: what comes meanwhile needs none of its own."""
         self._woken, self._wake = socket.socketpair()
         self._woken.settimeout(0)
         self._wake.settimeout(0)
@@ -115,7 +117,8 @@ class ModbusLink:
     def handle(self, output: LinkOutput) -> None:
         """Hand an Output to the thread. Never blocks."""
         self._outputs.append(output)
-        self._wake_up()
+        if not self._is_woken:
+            self._wake_up()
 
     def nudge(self) -> None:
         """Let the thread turn once. Never blocks."""
@@ -135,6 +138,7 @@ class ModbusLink:
         return not self._thread.is_alive()
 
     def _wake_up(self) -> None:
+        self._is_woken = True
         # Suppressed: the pair is full, so the thread wakes anyway; or the link is closed.
         with contextlib.suppress(OSError):
             self._wake.send(b"\0")
@@ -168,6 +172,7 @@ class ModbusLink:
         for key, mask in self._selector.select(self._timeout_s()):
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
+                self._is_woken = False  # before the deque is looked at, so that nothing stays in it
             else:
                 events = mask
         return events
@@ -186,10 +191,13 @@ class ModbusLink:
         wanted = (present.socket, present.events) if present is not None and present.events else None
         if wanted == self._watched:
             return
-        if self._watched is not None:
-            self._selector.unregister(self._watched[0])
-        if wanted is not None:
-            self._selector.register(*wanted)
+        if self._watched is not None and wanted is not None and self._watched[0] is wanted[0]:
+            self._selector.modify(*wanted)
+        else:
+            if self._watched is not None:
+                self._selector.unregister(self._watched[0])
+            if wanted is not None:
+                self._selector.register(*wanted)
         self._watched = wanted
 
     def _take_outputs(self) -> None:

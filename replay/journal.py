@@ -6,7 +6,8 @@
 
 Rules:
 - No call of the core thread waits, for the disk or for the recorder, and none raises. A record is one write(2)
-  while the pipe has room; else it goes to the backlog, which every later call empties first.
+  while the pipe has room; else it goes to the backlog, which later calls empty first (tried once in 2 ms: a
+  full pipe stays so until the recorder's next read).
 - What cannot be handed over (backlog full, recorder gone) is a `failure`: from then on records are dropped,
   whole turns being missing rather than parts of them, until the driver begins a new segment.
 - The recorder is in a session of its own: neither Ctrl-C nor the driver's death takes it along.
@@ -54,6 +55,7 @@ NS_PER_HOUR = 3_600_000_000_000
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
+PUMP_INTERVAL_NS = 2_000_000
 WRITEV_COUNT = 1024
 """Buffers that one writev(2) takes at most (IOV_MAX)."""
 
@@ -120,6 +122,7 @@ class Journal:
         self._backlog: deque[tuple[int, bytes]] = deque()
         """(turn, what is still to be written of it)"""
         self._backlog_bytes = 0
+        self._pump_due_ns = 0
         self._first_dropped_turn: int | None = None
         self._last_kept_turn: int | None = None
         """What the former recorder said that it has kept, if it could not go on."""
@@ -327,18 +330,19 @@ class Journal:
                 self.failure = f"{messages[0].__class__.__name__} cannot be recorded: {error}"
             else:
                 self._handed_over_bytes += len(data)
-                self._append(turn, data)
+                self._append(turn, at_ns, data)
         if self.failure is not None and self._first_dropped_turn is None:
             self._first_dropped_turn = self._backlog[0][0] if self._backlog else turn
 
-    def _append(self, turn: int, data: bytes) -> None:
+    def _append(self, turn: int, at_ns: int, data: bytes) -> None:
         written = 0 if self._backlog else self._write([data])
         if written == len(data):
             return
         self._backlog.append((turn, data[written:]))
         self._backlog_bytes += len(data) - written
-        if written == 0:
+        if at_ns >= self._pump_due_ns:
             self.pump()
+            self._pump_due_ns = at_ns + PUMP_INTERVAL_NS
         if self._backlog_bytes > self._backlog_limit_bytes and self.failure is None:
             self.failure = f"the recorder does not keep up: {self._backlog_bytes} bytes are waiting"
 

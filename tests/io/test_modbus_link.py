@@ -4,11 +4,18 @@ import contextlib
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from fakes.link_bench import Bench
-from fusioncharger.io.modbus_connection import MAX_PENDING_BYTES, MAX_UNANSWERED, MAX_UNEXPECTED
+from fusioncharger.io.modbus_connection import (
+    INTERVAL_S,
+    MAX_PENDING_BYTES,
+    MAX_PER_INTERVAL,
+    MAX_UNANSWERED,
+    MAX_UNEXPECTED,
+)
 from fusioncharger.io.modbus_link import ModbusLink
 from fusioncharger.io.modbus_psu_codec import ExceptionAnswer, ReadAnswer, Report, WriteAnswer
 from fusioncharger.messages.inputs import (
@@ -194,6 +201,19 @@ def test_backpressure_reaches_the_psu(bench: Bench) -> None:
     with pytest.raises(TimeoutError):
         psu.socket.sendall(request * 2_000_000)
     assert bench.inputs.qsize() == MAX_UNANSWERED
+
+
+def test_a_psu_that_asks_without_a_pause_is_slowed_down(bench: Bench) -> None:
+    link, psu = bench.connected()
+    count = 10 * MAX_PER_INTERVAL
+    psu.send(*(psu.codec.read(number, 0xFF, 0x1015, 1) for number in range(count)))
+    begin_s = time.monotonic()
+    for _ in range(count):
+        link.handle(answered(bench.next(), 4))
+    taken_s = time.monotonic() - begin_s
+    # The first interval may have begun before the first request.
+    assert taken_s > (count / MAX_PER_INTERVAL - 2) * INTERVAL_S
+    assert [psu.receive() for _ in range(count)] == [ReadAnswer(n, 0xFF, (4,)) for n in range(count)]
 
 
 def test_pdus_without_an_answer_are_taken_slowly(bench: Bench) -> None:

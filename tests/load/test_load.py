@@ -1,0 +1,227 @@
+"""Four cars charge while the GOOSE interface is flooded and the PSU asks without a pause.
+
+`make load` runs it for 60 s; `make test` for 10 s. LOAD_SECONDS says how long.
+
+    half the time   20 000 frames/s of garbage of all kinds
+    the other half  20 000 frames/s that are right in everything but their signature
+    all the time    a Modbus peer with 32 requests on their way
+    meanwhile       forty setpoints a second, for three connectors; the fourth keeps repeating one request
+
+What floods is nice: on a real site it would run on another machine.
+"""
+
+import contextlib
+import os
+import random
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from fakes.goose_frames import frame_of, reply
+from fakes.process_figures import Figures, figures, thirds
+from fakes.wire_tap import Arrival, WireTap, repeat_delays_ms
+from fusioncharger.messages.goose import PowerRequest
+from fusioncharger.messages.inputs import GooseFramesDropped
+from fusioncharger.replay.logs import open_logs
+from fusioncharger.replay.replayer import replay
+from rig import Rig, rig
+
+SECONDS = float(os.environ.get("LOAD_SECONDS", "10"))
+FRAMES_PER_S = 20_000
+SETPOINT_INTERVAL_S = 0.025
+SEGMENT_MIB, KEEP_MIB = 8, 64
+FOLDER = Path(__file__).parent
+NICE = ["nice", "-n", "5", sys.executable]
+MAC = bytes.fromhex("020000000001")
+
+
+def garbage() -> list[bytes]:
+    """GOOSE by its ethertype, and wrong at every place where a frame can be."""
+    chance = random.Random(1)
+    right = frame_of(reply(5), bytes(range(48)), src=MAC, dst=b"\xff" * 6)
+    frames = []
+    for _ in range(64):
+        frames.append(right[:18] + chance.randbytes(chance.randrange(4, 1400)))  # an APPID by chance
+        frames.append(right[:20] + chance.randbytes(chance.randrange(50, 300)))  # its APPID, the rest by chance
+        frames.append(right[: chance.randrange(30, len(right) - 1)])
+        broken = bytearray(right)
+        broken[chance.randrange(20, len(right) - 40)] ^= 0xFF
+        frames.append(bytes(broken))
+    return frames
+
+
+def wrongly_signed() -> list[bytes]:
+    """Replies to our connectors with a key that nobody has."""
+    return [
+        frame_of(reply(connector_no), bytes(48 * [n]), st_num=n, src=MAC, dst=b"\xff" * 6)
+        for n in range(1, 17)
+        for connector_no in (5, 6, 7, 8)
+    ]
+
+
+@contextlib.contextmanager
+def modbus_flood(system: Rig) -> Iterator["subprocess.Popen[str]"]:
+    """The proxy between driver and mock; the driver's configuration leads to it."""
+    command = [*NICE, str(FOLDER / "modbus_flood.py"), str(system.mock_port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as proxy:
+        try:
+            assert proxy.stdout is not None
+            port = int(proxy.stdout.readline())
+            text = system.config.read_text()
+            text = text.replace(f"psu_port = {system.mock_port}", f"psu_port = {port}")
+            journal = f"[journal]\nsegment_MiB = {SEGMENT_MIB}\nkeep_GiB = {KEEP_MIB / 1024}"
+            system.config.write_text(text.replace("[journal]", journal))
+            yield proxy
+        finally:
+            proxy.kill()
+
+
+def tell(proxy: "subprocess.Popen[str]") -> None:
+    """Begin to flood, or stop."""
+    assert proxy.stdin is not None
+    proxy.stdin.write("\n")
+    proxy.stdin.flush()
+
+
+def goose_flood(frames: list[bytes], seconds: float) -> "subprocess.Popen[str]":
+    command = [*NICE, str(FOLDER / "goose_flood.py"), "veth0", str(FRAMES_PER_S), str(seconds)]
+    flood = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert flood.stdin is not None
+    flood.stdin.write("".join(frame.hex() + "\n" for frame in frames))
+    flood.stdin.close()
+    return flood
+
+
+class Sampler:
+    """Figures of the driver once a second, and the size of its journal."""
+
+    def __init__(self, system: Rig) -> None:
+        self.samples: list[Figures] = []
+        self.recorder_rss_mib: list[float] = []
+        self.journal_mib: list[float] = []
+        self._system = system
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.wait(1.0):
+            self.samples.append(figures(self._system.driver.popen.pid))
+            with contextlib.suppress(OSError):  # a recorder whose segment is full ends
+                children = self._system.driver.children()
+                self.recorder_rss_mib.append(max(figures(child).rss_mib for child in children))
+            sizes = 0
+            for path in (self._system.directory / "sessions").iterdir():
+                with contextlib.suppress(FileNotFoundError):  # housekeeping is at work
+                    sizes += path.stat().st_size
+            self.journal_mib.append(sizes / 2**20)
+
+
+def send_setpoints(system: Rig, seconds: float) -> dict[float, int]:
+    """Voltage → when it was published, UTC ns. Each is exact as an f32 and there once."""
+    sent = {}
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        n = len(sent)
+        voltage_v = 150 + n / 32
+        sent[voltage_v] = time.time_ns()
+        system.everest.setpoint(1 + n % 3, voltage_v, 20)
+        time.sleep(SETPOINT_INTERVAL_S)
+    return sent
+
+
+def latencies_ms(sent: dict[float, int], arrivals: list[Arrival]) -> list[float]:
+    arrived: dict[float, int] = {}
+    for arrival in arrivals:
+        if isinstance(arrival.frame.message, PowerRequest) and arrival.frame.header.sq_num == 0:
+            arrived.setdefault(arrival.voltage_v, arrival.at_ns)
+    return [(arrived[voltage_v] - at_ns) / 1e6 for voltage_v, at_ns in sent.items()]
+
+
+def percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def dropped(system: Rig) -> Counter[str]:
+    """What the journal says of GOOSE frames that were not taken. The oldest segments may be deleted already."""
+    counts: Counter[str] = Counter()
+    log = open_logs([system.directory / "sessions"])
+    for segment in log.segments:
+        with segment.read() as reader:
+            for turn in reader.turns():
+                if isinstance(turn.input, GooseFramesDropped):
+                    counts.update(turn.input.counts)
+    return counts
+
+
+def test_floods_delay_nothing_and_fill_nothing(tmp_path: Path) -> None:
+    with rig(tmp_path, connectors=4) as system, modbus_flood(system) as proxy:
+        system.start_driver()
+        for connector in range(1, 5):
+            system.charge(connector, voltage_v=100 + connector)
+        kinds = {"garbage": garbage(), "wrongly signed": wrongly_signed()}
+        sent_frames = 0
+        with Sampler(system) as sampler:
+            tell(proxy)
+            for kind, frames in kinds.items():
+                before = figures(system.driver.popen.pid).cpu_s
+                with WireTap() as tap:
+                    flood = goose_flood(frames, SECONDS / 2)
+                    sent = send_setpoints(system, SECONDS / 2)
+                    assert flood.stdout is not None
+                    with flood.stdout:
+                        count = int(flood.stdout.readline())
+                    flood.wait()
+                arrivals = tap.arrivals()
+                late = latencies_ms(sent, arrivals)
+                repeats = repeat_delays_ms(arrivals)
+                sent_frames += count
+                cpu = (figures(system.driver.popen.pid).cpu_s - before) / (SECONDS / 2)
+                print(
+                    f"\n{kind}: {count} frames ({count / SECONDS * 2:.0f}/s), driver {cpu:.0%} of a core\n"
+                    f"  setpoint on MQTT to its frame: p50 {percentile(late, 50):.1f} ms, "
+                    f"p99 {percentile(late, 99):.1f} ms, max {max(late):.1f} ms (n = {len(late)})\n"
+                    f"  retransmissions later than they should be: p99 {percentile(repeats, 99):.1f} ms, "
+                    f"max {max(repeats):.1f} ms (n = {len(repeats)})"
+                )
+                assert count > 0.9 * FRAMES_PER_S * SECONDS / 2, "the flood was none"
+                assert percentile(late, 99) <= 20
+                assert max(repeats) <= 50
+            tell(proxy)
+            assert proxy.stdout is not None
+            answers = int(proxy.stdout.readline())
+        print(f"Modbus: {answers} requests answered ({answers / SECONDS:.0f}/s)")
+        assert answers > 300 * SECONDS
+        check_memory_and_journal(sampler)
+        assert system.driver.terminate() == 0
+        counts = dropped(system)
+        print(f"dropped: {counts.total()} of {sent_frames} frames sent: {dict(counts)}")
+        assert counts.total() <= sent_frames
+        # All of them, as long as no segment had to be deleted.
+        assert counts.total() > 0.9 * sent_frames or max(sampler.journal_mib) > KEEP_MIB / 2
+        for segment in open_logs([system.directory / "sessions"]).segments[-2:]:
+            with segment.read() as reader:
+                assert replay(reader).divergence is None
+
+
+def check_memory_and_journal(sampler: Sampler) -> None:
+    first, last = thirds([sample.rss_mib for sample in sampler.samples])
+    print(f"driver: RSS {first:.1f} MiB in the first third, {last:.1f} MiB in the last")
+    print(f"recorder: RSS at most {max(sampler.recorder_rss_mib):.1f} MiB")
+    print(f"journal: at most {max(sampler.journal_mib):.0f} MiB on the disk (keep: {KEEP_MIB} MiB)")
+    assert last - first < 4
+    assert max(sampler.recorder_rss_mib) < 64
+    assert max(sampler.journal_mib) < KEEP_MIB + 4 * SEGMENT_MIB
