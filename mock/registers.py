@@ -1,5 +1,9 @@
 """Modbus requests about registers of the table (messages/registers.py), and segments read back by name."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
 from msgspec import Struct
 
 from ..io.modbus_adu import READ, WRITE, WRITE_SINGLE
@@ -50,14 +54,15 @@ def write_words(address: int, words: tuple[int, ...]) -> Request:
     return Request(WRITE, address, len(words), words, 0, RAW)
 
 
-def by_name(address: int, words: tuple[int, ...]) -> dict[str, str | int | float]:
-    """The registers that stand in a segment, by key; bytes as hex."""
+@lru_cache(maxsize=4096)
+def by_name(address: int, words: tuple[int, ...]) -> Mapping[str, str | int | float]:
+    """The registers that stand in a segment, by key; bytes as hex. A report says the same again and again."""
     values: dict[str, str | int | float] = {}
     for register, _, position, count in REGISTERS.covered(address, len(words)):
         if count == register.words:
             value = decode(register, words[position : position + count])
             values[register.key] = value.hex() if isinstance(value, bytes) else value
-    return values
+    return MappingProxyType(values)
 
 
 def _register(name: str, connector: int) -> Register:

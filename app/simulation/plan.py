@@ -249,6 +249,8 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Repeats that reach the power unit; it needs one in 10 s to believe that a demand still stands."""
     psu_round_s: Annotated[float, Meta(ge=1, le=100)] = 5.0
     psu_first_round_with_ratings: Annotated[int, Meta(ge=1, le=10)] = 3
+    psu_noise: bool = True
+    """The grid is never twice the same."""
     psu_signs: bool = True
     own_keys: bool = True
     """A random key for each plug-in; else always the same for all."""

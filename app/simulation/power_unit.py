@@ -132,7 +132,7 @@ class PowerUnit:
         )
         self._model = PsuModel(
             self._psu,
-            noise=lambda: chance.uniform(-1, 1),
+            noise=(lambda: chance.uniform(-1, 1)) if site.psu_noise else (lambda: 0.0),
             new_key=(lambda: chance.bytes(48)) if site.own_keys else None,
         )
         self._process: Process | None = None
