@@ -1,0 +1,400 @@
+"""Shadow of a connector: states, mode-phases, setpoint and supervision, as behaviour.md §1, §2, §8.2 have them.
+
+Every method is an event of the specification. What a timer of the driver does shows in its state only;
+`observe` takes it over when its time has come, and `overdue` says what should have come by now.
+"""
+
+from typing import Protocol
+
+from ...messages.config import Config
+from ...messages.types import (
+    ChargingPhase,
+    ConnectorPhase,
+    Mode,
+    ModePhase,
+    RequirementType,
+    WorkingStatus,
+)
+from .oracle import EARLY_NS, F32_MAX, SECOND_NS, SLACK_NS, STOP, Content, f32, fail
+
+CAR_DISCONNECTED = ConnectorPhase.CAR_DISCONNECTED
+FIRST_KEY = ConnectorPhase.FIRST_KEY
+NO_KEY_YET = ConnectorPhase.NO_KEY_YET
+ALLOCATING = ConnectorPhase.CONNECTED_NO_ALLOCATION
+RUNNING = ConnectorPhase.RUNNING
+COMPLETED = ConnectorPhase.COMPLETED
+
+WITHOUT_CAR = (CAR_DISCONNECTED, FIRST_KEY)
+EXPORTS = (ModePhase.EXPORT_CABLE_CHECK, ModePhase.EXPORT_PRECHARGE, ModePhase.EXPORT_CHARGING)
+FIRST_KEY_NS = 10 * SECOND_NS
+OUTAGE_NS = 10 * SECOND_NS
+
+_EXPORT_PHASES = {
+    ChargingPhase.CABLE_CHECK: ModePhase.EXPORT_CABLE_CHECK,
+    ChargingPhase.PRE_CHARGE: ModePhase.EXPORT_PRECHARGE,
+    ChargingPhase.CHARGING: ModePhase.EXPORT_CHARGING,
+}
+_REQUIREMENTS = {
+    ModePhase.OFF: (RequirementType.MODULE_PLACEHOLDER_REQUEST, False),
+    ModePhase.EXPORT_CABLE_CHECK: (RequirementType.INSULATION_DETECTION_VOLTAGE_OUTPUT, True),
+    ModePhase.OFF_CABLE_CHECK: (RequirementType.INSULATION_DETECTION_VOLTAGE_OUTPUT_STOPPAGE, False),
+    ModePhase.EXPORT_PRECHARGE: (RequirementType.PRECHARGE_VOLTAGE_OUTPUT, True),
+    ModePhase.EXPORT_CHARGING: (RequirementType.CHARGING, True),
+}
+_STATUS = {
+    CAR_DISCONNECTED: WorkingStatus.STANDBY,
+    FIRST_KEY: WorkingStatus.STANDBY_WITH_CONNECTOR_INSERTED,
+    NO_KEY_YET: WorkingStatus.STANDBY_WITH_CONNECTOR_INSERTED,
+    ALLOCATING: WorkingStatus.CHARGING_STARTING,
+    RUNNING: WorkingStatus.CHARGING_STARTING,
+    COMPLETED: WorkingStatus.CHARGING_COMPLETE,
+}
+
+
+class SetpointSeen(Protocol):
+    """A setpoint in the driver's state."""
+
+    @property
+    def voltage_v(self) -> float: ...
+    @property
+    def current_a(self) -> float: ...
+
+
+class ConnectorSeen(Protocol):
+    """What of the driver's state of a connector is looked at."""
+
+    @property
+    def phase(self) -> ConnectorPhase: ...
+    @property
+    def mode_phase(self) -> ModePhase: ...
+    @property
+    def setpoint(self) -> SetpointSeen | None: ...
+    @property
+    def everest_lost(self) -> bool: ...
+    @property
+    def resume_overdue(self) -> bool: ...
+    @property
+    def sync_due(self) -> bool: ...
+    @property
+    def key_connection(self) -> int: ...
+    @property
+    def contactor_on(self) -> bool: ...
+    @property
+    def journal_lost(self) -> str: ...
+    @property
+    def internal_error(self) -> str: ...
+    @property
+    def heartbeat_id(self) -> int | None: ...
+
+
+class ConnectorShadow:
+    """One connector, as the specification says that it has to be."""
+
+    def __init__(self, number: int, config: Config) -> None:
+        self.number = number
+        self.global_no = config.connectors[number - 1].global_connector_number
+        self.limit_a = config.connectors[number - 1].max_export_current_A
+        self.allocation_ns = int(config.module_placeholder_allocation_timeout_s * SECOND_NS)
+        self.supervision_ns = int(config.everest_timeout_s * SECOND_NS)
+        self.must_verify = config.verify_secure_goose
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: it knows nothing."""
+        self.phase = CAR_DISCONNECTED
+        self.mode_phase = ModePhase.OFF
+        self.last_request: tuple[Mode, ChargingPhase] | None = None
+        self.setpoint: tuple[float, float] | None = None
+        self.ratings = (0.0, 0.0, 0.0, 0.0)
+        """Max and min V, max and min A, capped by the connector's own limits."""
+        self.entered_ns = 0
+        self.resuming = False
+        self.resume_overdue = False
+        self.off_pending = False
+        """EVerest said Off while the connector was resuming."""
+        self.off_open = False
+        """And then Off of a cable check: it is left open whether that changes anything."""
+        self.outage_since_ns = 0
+        """Since when the link was not READY; a connection that never gets so is no end of an outage."""
+        self.link_ready = False
+        self.ready_at_ns = 0
+        self.request_at_ns = 0
+        """When EVerest last sent a mode or a setpoint that counts."""
+        self.allocation_failed = False
+        self.internal_error = ""
+        self.contactor_on = False
+        self.board_speaks = False
+        self.charging_event: int | None = None
+        self.charging_event_free = False
+        """Whether the specification does not say if there is a charging_event."""
+        self.heartbeat_id: int | None = None
+        self.is_id_old = False
+        """It is of before EVerest was lost: a lower one now may be a restart that is known already."""
+        self.clock_ns: int | None = None
+        """Since when EVerest's silence counts; None: it does not."""
+        self.heartbeat_seen = False
+        self.everest_lost = False
+        self.may_be_lost = False
+        """In this turn EVerest may count as lost (a heartbeat id that stays)."""
+        self.broker_gone_ns: int | None = None
+        self.broker_clock_ns: int | None = None
+        """Since when the broker's absence counts; None: it does not."""
+        self.sync_due = True
+        self.may_synchronise = False
+        """There was a gap in the journal: EVerest may be told everything again."""
+        self.applied = (0.0, 0.0)
+        self.applied_dirty = True
+        self.stopped = False
+        """Shut down: no power any more, nothing else is compared."""
+
+    # --- what it looks like ----------------------------------------------------------------------------------
+
+    @property
+    def wish(self) -> bool:
+        """Whether EVerest wants anything."""
+        return self.mode_phase is not ModePhase.OFF or self.setpoint is not None
+
+    @property
+    def exports(self) -> bool:
+        """Whether the mode in effect is Export."""
+        return self.mode_phase in EXPORTS
+
+    @property
+    def working_status(self) -> int:
+        """Register 0x110B."""
+        if self.phase is RUNNING and self.mode_phase is ModePhase.EXPORT_CHARGING:
+            return WorkingStatus.CHARGING
+        return _STATUS[self.phase]
+
+    @property
+    def connection_status(self) -> int:
+        """Register 0x110D."""
+        return 0 if self.phase is CAR_DISCONNECTED else 2
+
+    def content(self) -> Content:
+        """What the GOOSE message has to say."""
+        if self.phase is ALLOCATING:
+            return (RequirementType.MODULE_PLACEHOLDER_REQUEST, 0.0, 0.0)
+        if self.phase is not RUNNING or self.stopped:
+            return STOP
+        requirement, carries = _REQUIREMENTS[self.mode_phase]
+        if not carries:
+            return (requirement, 0.0, 0.0)
+        if self.applied_dirty:
+            self.applied = apply(self.setpoint, self.ratings)
+            self.applied_dirty = False
+        return (requirement, *self.applied)
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def go(self, phase: ConnectorPhase, now_ns: int) -> None:
+        """Another state."""
+        if phase is RUNNING:
+            self.charging_event, self.internal_error = 1, ""
+            self.resuming = self.resume_overdue = self.off_pending = self.off_open = False
+        else:
+            self.charging_event, self.allocation_failed = 0, False
+        if FIRST_KEY in (phase, self.phase):
+            self.charging_event_free = True
+        if phase in (COMPLETED, CAR_DISCONNECTED):
+            self.resuming = self.resume_overdue = self.off_pending = self.off_open = False
+        self.phase, self.entered_ns = phase, now_ns
+
+    def forget(self) -> None:
+        """What EVerest asked for."""
+        self.mode_phase, self.setpoint, self.last_request = ModePhase.OFF, None, None
+        self.applied_dirty = True
+
+    def car_connected(self, now_ns: int) -> None:
+        if self.phase in WITHOUT_CAR:
+            self.go(NO_KEY_YET, now_ns)
+
+    def car_left(self, now_ns: int) -> None:
+        if self.phase not in WITHOUT_CAR:
+            self.go(CAR_DISCONNECTED, now_ns)
+            self.forget()
+
+    def key_written(self, now_ns: int, seen: ConnectorSeen) -> None:
+        if self.phase is FIRST_KEY:
+            self.go(CAR_DISCONNECTED, now_ns)
+        elif self.phase is NO_KEY_YET:
+            completes = seen.phase is COMPLETED if self.off_open else self.off_pending
+            self.go(COMPLETED if completes else ALLOCATING, now_ns)
+
+    def allocation_answered(self, now_ns: int, *, failed: bool) -> None:
+        """A reply to the placeholder request, or its timeout."""
+        if self.phase is ALLOCATING:
+            self.go(RUNNING, now_ns)
+            self.allocation_failed = failed
+
+    def psu_runs(self, now_ns: int) -> None:
+        """The PSU reported RUNNING, the first time on this connection."""
+        if self.phase is CAR_DISCONNECTED and not self.stopped:
+            self.go(FIRST_KEY, now_ns)
+
+    def mode_requested(self, mode: Mode, phase: ChargingPhase, now_ns: int) -> None:
+        if mode is Mode.OFF:
+            if self.last_request == (Mode.EXPORT, ChargingPhase.CABLE_CHECK):
+                phase = ChargingPhase.CABLE_CHECK
+            is_check = phase is ChargingPhase.CABLE_CHECK
+            self.setpoint, self.applied_dirty = None, True
+            self.mode_phase = ModePhase.OFF_CABLE_CHECK if is_check else ModePhase.OFF
+            if not is_check:
+                self._off(now_ns)
+            self.off_open = is_check and self.off_pending
+        elif mode is Mode.EXPORT and phase in _EXPORT_PHASES and self.phase not in WITHOUT_CAR:
+            self.mode_phase = _EXPORT_PHASES[phase]
+            self.off_pending = self.off_open = False
+            if self.phase is COMPLETED:
+                self.go(NO_KEY_YET, now_ns)
+        else:
+            return
+        self.last_request, self.request_at_ns = (mode, phase), now_ns
+        if self.clock_ns is None and self.heartbeat_seen and self.exports:
+            self.clock_ns = now_ns
+        if self.broker_gone_ns is not None:
+            self.broker_clock_ns = None  # it cannot have come over that broker
+
+    def _off(self, now_ns: int) -> None:
+        if self.phase is RUNNING or (self.phase is ALLOCATING and self.resuming):
+            self.go(COMPLETED, now_ns)
+        elif self.phase is NO_KEY_YET and self.resuming:
+            self.off_pending = True
+
+    def setpoint_requested(self, voltage_v: float, current_a: float, now_ns: int, seen: ConnectorSeen) -> None:
+        if self.phase in WITHOUT_CAR or not (0 <= voltage_v < float("inf") and 0 <= current_a < float("inf")):
+            return
+        wanted = (f32(voltage_v), f32(current_a))
+        max_v, min_v, max_a, _ = self.ratings
+        if 0 not in wanted and wanted[0] < min_v and max_v > 0 and max_a > 0:
+            return
+        is_below = 0 not in wanted and min(wanted[0], max(max_v, 0.0)) < min_v
+        # Refused or taken: there is no power either way, or only what the PSU is able to give.
+        is_open = is_below or max(wanted) > F32_MAX
+        if is_open and (seen.setpoint is None or (seen.setpoint.voltage_v, seen.setpoint.current_a) != wanted):
+            return
+        self.setpoint, self.applied_dirty, self.request_at_ns = wanted, True, now_ns
+
+    def rated(self, ratings: tuple[float, float, float, float]) -> None:
+        """Capabilities of this moment: max and min V, max and min A."""
+        self.ratings, self.applied_dirty = ratings, True
+
+    def link_lost(self, now_ns: int) -> None:
+        """The link to the PSU failed."""
+        if self.link_ready or self.phase in (ALLOCATING, RUNNING):
+            self.outage_since_ns = now_ns
+        self.link_ready = False
+        if self.phase in (ALLOCATING, RUNNING):
+            self.go(NO_KEY_YET, now_ns)
+            self.resuming = True
+        elif self.phase is FIRST_KEY:
+            self.go(CAR_DISCONNECTED, now_ns)
+        self.resume_overdue = False
+
+    def psu_ready(self, now_ns: int) -> None:
+        self.link_ready, self.ready_at_ns = True, now_ns
+        if self.resuming and now_ns - self.outage_since_ns > OUTAGE_NS + SECOND_NS // 20:
+            self.outage_was_long()
+
+    def outage_was_long(self) -> None:
+        """More than 10 s: what EVerest asked for before that counts no more."""
+        if self.wish and self.request_at_ns < self.outage_since_ns + OUTAGE_NS:
+            self.forget()
+
+    def everest_gone(self, now_ns: int) -> None:
+        """EVerest is lost."""
+        self.forget()
+        self.clock_ns = self.broker_clock_ns = None
+        self.is_id_old = self.may_synchronise = True
+        self._off(now_ns)
+
+    def heartbeat(self, heartbeat_id: int, now_ns: int, *, redelivered: bool) -> bool:
+        """True if EVerest is owed a synchronisation."""
+        last = self.heartbeat_id
+        is_lower = last is not None and heartbeat_id < last and not redelivered and last - heartbeat_id < 2**63
+        went_back = is_lower and not self.is_id_old
+        self.may_be_lost = last is not None and heartbeat_id <= last and not redelivered
+        due = self.sync_due or self.everest_lost or went_back
+        if went_back:
+            self.everest_gone(now_ns)
+        if last is None or not redelivered:
+            self.heartbeat_id = heartbeat_id
+        self.clock_ns, self.heartbeat_seen, self.sync_due = now_ns, True, False
+        self.may_synchronise = self.is_id_old = False
+        return due
+
+    def broker_changed(self, *, is_there: bool, now_ns: int) -> None:
+        """The connection to the broker stands, or is gone."""
+        if is_there:
+            self.broker_gone_ns = self.broker_clock_ns = None
+            self.sync_due = True
+        elif self.broker_gone_ns is None:
+            self.broker_gone_ns = self.broker_clock_ns = now_ns
+
+    # --- what hangs on the driver's timers -------------------------------------------------------------------
+
+    def observe(self, seen: ConnectorSeen, now_ns: int) -> None:
+        """Take over what the driver did on its own, if it was time for it."""
+        if seen.phase is not self.phase:
+            age_ns = now_ns - self.entered_ns + EARLY_NS
+            if self.phase is ALLOCATING and seen.phase is RUNNING and age_ns >= self.allocation_ns:
+                self.allocation_answered(now_ns, failed=True)
+            elif self.phase is FIRST_KEY and seen.phase is CAR_DISCONNECTED and age_ns >= FIRST_KEY_NS:
+                self.go(CAR_DISCONNECTED, now_ns)
+        if seen.everest_lost and not self.everest_lost:
+            if not self._is_silent(now_ns):
+                fail("everest_lost_early", f"connector {self.number}")
+            self.everest_gone(now_ns)
+        elif self.wish and seen.mode_phase is ModePhase.OFF and seen.setpoint is None:
+            if self.resuming and not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
+                self.outage_was_long()
+            if self.phase is NO_KEY_YET and not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
+                self.forget()  # not said of a connector that waits for its first key, but safe
+            elif self.wish and self._is_silent(now_ns):
+                self.everest_gone(now_ns)
+        self.may_synchronise = self.may_synchronise or seen.everest_lost
+        self.everest_lost, self.may_be_lost = seen.everest_lost, False
+        if self.resuming and self.link_ready and seen.resume_overdue:
+            self.resume_overdue = now_ns + EARLY_NS >= self._resume_limit_ns()
+
+    def overdue(self, now_ns: int) -> None:
+        """InvariantViolated if the driver should have done something by itself, and did not."""
+        late_ns = now_ns - SLACK_NS
+        if self.phase is ALLOCATING and late_ns > self.entered_ns + self.allocation_ns:
+            fail("allocation_timeout_missed", f"connector {self.number}")
+        if self.phase is FIRST_KEY and late_ns > self.entered_ns + FIRST_KEY_NS:
+            fail("first_key_endless", f"connector {self.number}")
+        if self.wish:
+            clocks = (self.clock_ns if self.heartbeat_seen and self.exports else None, self.broker_clock_ns)
+            if any(clock is not None and late_ns > clock + self.supervision_ns for clock in clocks):
+                fail("everest_lost_ignored", f"connector {self.number}: {self.mode_phase}")
+            long_ago = self.request_at_ns < self.outage_since_ns + OUTAGE_NS
+            if self.resuming and not self.link_ready and long_ago and self._outage_ns(late_ns) > OUTAGE_NS:
+                fail("outage_kept_the_request", f"connector {self.number}")
+        if self.resuming and self.link_ready and not self.resume_overdue and late_ns > self._resume_limit_ns():
+            fail("resuming_endless", f"connector {self.number}")
+
+    def _outage_ns(self, now_ns: int) -> int:
+        return now_ns + EARLY_NS - self.outage_since_ns
+
+    def _resume_limit_ns(self) -> int:
+        return self.ready_at_ns + 4 * SECOND_NS + self.allocation_ns
+
+    def _is_silent(self, now_ns: int) -> bool:
+        limit_ns = now_ns + EARLY_NS - self.supervision_ns
+        heartbeat = self.heartbeat_seen and (self.clock_ns is None or self.clock_ns <= limit_ns)
+        broker = self.broker_gone_ns is not None and self.broker_gone_ns <= limit_ns
+        return heartbeat or broker or self.may_be_lost
+
+
+def apply(
+    setpoint: tuple[float, float] | None, ratings: tuple[float, float, float, float]
+) -> tuple[float, float]:
+    """The setpoint clamped into the capabilities (behaviour.md §1, *Applied*)."""
+    max_v, min_v, max_a, min_a = ratings
+    if setpoint is None or 0 in setpoint or max_v <= 0 or max_a <= 0:
+        return (0.0, 0.0)
+    voltage_v = min(setpoint[0], max_v)
+    if voltage_v < min_v:
+        return (0.0, 0.0)
+    return (f32(voltage_v), f32(min(max(setpoint[1], min_a), max_a)))
