@@ -4,8 +4,8 @@
     oracle.turn(message, outputs, states)      # after every turn; InvariantViolated
     oracle.settled(now_ns)                     # 30 s and more after the last fault
 
-The parts are in oracle_*.py: shadows that follow the Inputs as the specification says, and checks of the driver's
-Outputs and states against them. A Started begins a new process, which knows nothing.
+The parts are in oracle_*.py: shadows that follow the Inputs as the specification says, and checks of the
+driver's Outputs and states against them. A Started begins a new process, which knows nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -174,9 +174,7 @@ class Invariants:
             inputs.UtcOffsetChanged: self._on_utc_offset,
             inputs.JournalLost: lambda message: self._on_journal(message.reason),
             inputs.JournalRestored: lambda _: self._on_journal(""),
-            inputs.PsuConnected: lambda message: (
-                self._link.stands(message.connection, self._now_ns) and self._on_connected()
-            ),
+            inputs.PsuConnected: self._on_connected,
             inputs.PsuConnectFailed: lambda message: self._lose_link(message.connection),
             inputs.PsuDisconnected: lambda message: self._lose_link(message.connection),
             inputs.RegistersRead: self._heard,
@@ -223,7 +221,9 @@ class Invariants:
             watch.is_dirty = True
             watch.shadow.may_synchronise = True
 
-    def _on_connected(self) -> None:
+    def _on_connected(self, message: inputs.PsuConnected) -> None:
+        if not self._link.stands(message.connection, self._now_ns):
+            return
         for watch in self._watches.values():
             watch.shadow.charging_event = None
             watch.shadow.charging_event_free = False
@@ -466,9 +466,8 @@ class Invariants:
         if self._failure is not None:
             if not isinstance(answer, outputs.ExceptionAnswered) or answer.exception_code != 4:
                 fail("answers", f"{answer} in a turn that failed")
-        elif isinstance(answer, outputs.ReadAnswered) and isinstance(message, inputs.RegistersRead):
-            if not self._stopping:
-                self._reports.check_answer(message, answer)
+        elif isinstance(answer, outputs.ReadAnswered) and not self._stopping:
+            self._reports.check_answer(request, answer)
 
     def _check_overdue(self) -> None:
         now_ns = self._now_ns

@@ -1,8 +1,7 @@
 """A turn in which a handler raised: undone by the runtime, then a safe stop (behaviour.md §10).
 
-What the Input would have changed is lost, but for what must not be lost; the specification leaves open which of
-the two states before and after the Input a part is in. So the states are taken over here, after a check that they
-are safe and one of these.
+What the Input would have changed is lost, but for what must not be lost; the specification leaves open which
+of the two a part keeps. So the states are taken over here, after a check that they are safe and one of the two.
 """
 
 from ...messages import inputs
@@ -66,9 +65,9 @@ def take_over_details(
         if powers and seen.contactor_on == (message.event is BspEvent.POWER_ON):
             shadow.contactor_on = seen.contactor_on
         shadow.board_speaks = True
-    if is_mine and isinstance(message, inputs.HmacKeyReceived) and message.connection == connection:
-        if seen.key_connection == connection:
-            watch.goose.key_written(connection)
+    is_key = is_mine and isinstance(message, inputs.HmacKeyReceived) and message.connection == connection
+    if is_key and seen.key_connection == connection:
+        watch.goose.key_written(connection)
     if isinstance(message, inputs.HeartbeatReceived | inputs.BrokerConnected | inputs.BrokerDisconnected):
         shadow.sync_due = seen.sync_due
         shadow.heartbeat_id = seen.heartbeat_id

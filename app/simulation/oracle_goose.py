@@ -1,4 +1,5 @@
-"""Shadow of a connector's GOOSE publisher: what has to be issued, and when (behaviour.md §1, §2, protocol.md §3.3)."""
+"""Shadow of a connector's GOOSE publisher: what has to be issued, and when (behaviour.md §1, §2;
+protocol.md §3.3)."""
 
 from collections.abc import Sequence
 
