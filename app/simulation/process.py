@@ -141,8 +141,10 @@ class Process:
         stamped = replace(message, at_ns=at_ns)
         outputs = self.failures.turn(self._runtime, stamped)
         self._recording.turn(self.turns, at_ns, self._utc_offset_ns, stamped, outputs)
-        for watcher in self._watchers:
-            watcher.turn(stamped, outputs, self._runtime.states())
+        if self._watchers:
+            states = self._runtime.states()
+            for watcher in self._watchers:
+                watcher.turn(stamped, outputs, states)
         for output in outputs:
             if isinstance(output, StartTimer):
                 self._start_timer(output, at_ns)

@@ -57,9 +57,9 @@ class World:
         self._chance = chance
         self._utc_offset_ns = UTC_NS
         self._mqtt = Mqtt(self.calendar, chance, plan.config.everest_timeout_s)
-        self.power_unit = PowerUnit(plan.config, plan.site, self.calendar, chance, self)
+        self.power_unit = PowerUnit(plan.config, plan.site, self.calendar, chance, self.utc_ns)
         self.everest = Everest(
-            plan.config, plan.site, self.calendar, chance, self._mqtt, self.power_unit.demand
+            plan.config, plan.site, self.calendar, chance, self._mqtt, self.power_unit.goose.demand
         )
         self.process: Process | None = None
         self.processes: list[tuple[Process, Target]] = []
@@ -121,7 +121,7 @@ class World:
 
     def _end_process(self) -> None:
         self.process = None
-        self.power_unit.detach()
+        self.power_unit.attach(None)
         self._mqtt.detach()
 
     def _restart(self, event: planned.DriverRestarts) -> None:
@@ -241,23 +241,23 @@ class World:
         | planned.GooseTrouble
         | planned.GooseForged,
     ) -> None:
-        network = self.power_unit.network
+        trouble = self.power_unit.network.trouble
         match event:
             case planned.Psu():
-                self.power_unit.tell(**event.command)
+                self.power_unit.tell(event.command)
             case planned.LinkCut():
-                self.power_unit.cut()
+                self.power_unit.modbus.cut()
             case planned.LinkStalls():
-                self.power_unit.stall(event.for_s)
+                self.power_unit.modbus.stall(event.for_s)
             case planned.LinkSlow():
-                network.slow_until_ns = self.calendar.now_ns + int(event.for_s * SECOND_NS)
-                network.slow_s, network.splits = event.slow_s, event.splits
+                trouble.slow_until_ns = self.calendar.now_ns + int(event.for_s * SECOND_NS)
+                trouble.slow_s, trouble.splits = event.slow_s, event.splits
             case planned.GooseTrouble():
-                network.goose_until_ns = self.calendar.now_ns + int(event.for_s * SECOND_NS)
-                network.goose_slow_s = event.slow_s
-                network.goose_lost, network.goose_twice = event.lost, event.twice
+                trouble.goose_until_ns = self.calendar.now_ns + int(event.for_s * SECOND_NS)
+                trouble.goose_slow_s = event.slow_s
+                trouble.goose_lost, trouble.goose_twice = event.lost, event.twice
             case planned.GooseForged():
-                self.power_unit.forge(event.connector, event.how)
+                self.power_unit.goose.forge(event.connector, event.how)
 
     def _happen_to_driver(
         self,
