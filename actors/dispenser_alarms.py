@@ -38,6 +38,9 @@ DISPENSER_ALARMS_BY_ERROR = {
     "TiltDetected": "tilt_alarm",
 }
 CONTACTOR_FAULT_ERROR = "MREC17EVSEContactorFault"
+MAX_INSTANCES = 100
+"""Of one error at one board. A board has a few; one that makes up a sub_type for every message must not make the
+state, and with it every turn and every snapshot, grow without end. The alarm is set all the same."""
 
 
 class DispenserAlarmsState(ActorState, frozen=True, kw_only=True):
@@ -81,9 +84,16 @@ def with_error(state: DispenserAlarmsState, message: ErrorInput) -> DispenserAla
 
 
 def _with_errors(state: DispenserAlarmsState, errors: Iterable[BspError]) -> DispenserAlarmsState:
-    """Those that matter, each once."""
+    """Those that matter, each once, and MAX_INSTANCES of a kind at most."""
     known = (*DISPENSER_ALARMS_BY_ERROR, CONTACTOR_FAULT_ERROR)
-    return replace(state, errors=tuple(dict.fromkeys(error for error in errors if error.error_type in known)))
+    instances: dict[tuple[int, str], int] = {}
+    kept = []
+    for error in dict.fromkeys(error for error in errors if error.error_type in known):
+        kind = error.connector, error.error_type
+        instances[kind] = instances.get(kind, 0) + 1
+        if instances[kind] <= MAX_INSTANCES:
+            kept.append(error)
+    return replace(state, errors=tuple(kept))
 
 
 class DispenserAlarms(CoreActor[DispenserAlarmsState]):

@@ -18,7 +18,7 @@ from ..messages.config import (
     JournalConfig,
     MqttConfig,
     found_and_allowed,
-    parse,
+    of_table,
 )
 from ..messages.registers import CONNECTOR_OFFSETS
 from ..messages.toml_table import TomlError, table_of
@@ -58,7 +58,7 @@ def check_file(path: Path) -> tuple[list[Row], Settings | None]:
         return [*rows, error("TOML", str(problem))], None
     rows.append(ok("TOML", "syntax is right"))
     try:
-        config = parse(text, str(path))
+        config = of_table(table, str(path))
     except ConfigError as problem:
         said = [line.removeprefix(f"{path}: ") for line in str(problem).splitlines()]
         settings, wrong = _usable_part(table)

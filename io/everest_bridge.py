@@ -75,8 +75,12 @@ class EverestBridge:
         return self._client.is_alive()
 
     def _receive(self, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # no broker that keeps to MQTT sends one
+            topic = "(not UTF-8)"
         received = self._codec.decode(
-            message.topic, bytes(message.payload), retained=message.retain, redelivered=message.dup
+            topic, bytes(message.payload), retained=message.retain, redelivered=message.dup
         )
         if isinstance(received, MqttMessageRejected):
             for rejected in self._rejections.add(received, time.monotonic()):

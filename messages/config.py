@@ -104,7 +104,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of received frames that look played again: nothing, counted, or dropped and counted."""
     goose_vlan_id: Annotated[int, Meta(ge=0, le=4094)] = 0
     goose_vlan_priority: Annotated[int, Meta(ge=0, le=7)] = 5
-    telemetry_topic_prefix: Annotated[str, Meta(pattern=r"^([^+#\x00-\x1f]*[^+#/\x00-\x1f])?\Z", max_length=1000)] = ""
+    telemetry_topic_prefix: Annotated[
+        str, Meta(pattern=r"^([^+#\x00-\x1f]*[^+#/\x00-\x1f])?\Z", max_length=1000)
+    ] = ""
     HACK_publish_requested_voltage_current: bool = False
     HACK_use_ovm_while_cable_check: bool = False
     upstream_voltage_source: Literal["IMD", "OVM"] = "IMD"

@@ -15,7 +15,7 @@ from typing import Any
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
-MAX_DOTS_IN_LINE = 200
+MAX_DOTS_IN_LINE = 100
 """A dotted key stands on one line."""
 _INTEGER_LIMIT = 2**63
 

@@ -145,6 +145,7 @@ TOPICS: Mapping[str, str] = {
 }
 """The topic of every type's channel, by its tag."""
 
+_TAG = b'{"type":"'
 _BEGINNINGS = {topic: f'{{"type":"{name}"'.encode() for name, topic in TOPICS.items()}
 
 _encoder = msgspec.json.Encoder()
@@ -179,12 +180,19 @@ def belongs_to(topic: str, payload: bytes) -> bool:
     beginning = _BEGINNINGS.get(topic)
     if beginning is not None and payload.startswith(beginning):
         return True
-    return topic == TOPICS.get(type_name(payload), topic)
+    try:
+        return topic == TOPICS.get(type_name(payload), topic)
+    except ValueError:
+        return False
 
 
 def type_name(payload: bytes) -> str:
     """The tag, which msgspec always writes as the first member. ValueError if there is none."""
-    return payload[9 : payload.index(b'"', 9)].decode("ascii")
+    if not payload.startswith(_TAG):
+        msg = "no type"
+        raise ValueError(msg)
+    start = len(_TAG)
+    return payload[start : payload.index(b'"', start)].decode("ascii")
 
 
 def json_schema(message_type: type[Struct]) -> bytes:

@@ -8,6 +8,7 @@ Rules:
 - One turn is held in memory at a time.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -173,6 +174,8 @@ class LogReader:
         try:
             for message in self._messages:
                 topic, _, utc_ns, _, payload = message
+                if end is not None or (topic == _GAP_TOPIC and (begun or self.gap)):
+                    raise _misplaced(topic)
                 if topic.startswith("out/"):
                     outputs.append(self._output(number, begun, message))
                 elif topic.startswith("in/"):
@@ -278,8 +281,13 @@ _output_decoder: msgspec.json.Decoder[AnyOutput] = msgspec.json.Decoder(AnyOutpu
 
 def _unknown(topic: str, payload: bytes) -> LogError:
     """A record on a channel that there is not: a later version's, if it is whole and of an unknown kind."""
-    if is_intact(payload) and type_name(payload) not in TOPICS:
-        return UnsupportedFormatError(f"a record of an unknown kind: {topic}")
+    with contextlib.suppress(ValueError):
+        if is_intact(payload) and type_name(payload) not in TOPICS:
+            return UnsupportedFormatError(f"a record of an unknown kind: {topic}")
+    return _misplaced(topic)
+
+
+def _misplaced(topic: str) -> LogError:
     return DamagedLogError(f"a record stands on channel {topic!r}, where it does not belong")
 
 

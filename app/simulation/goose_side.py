@@ -216,13 +216,13 @@ class GooseSide:
         if self._process is None or self._acceptance is None:
             return
         try:
-            accepted = self._acceptance.decide(frame)
+            accepted = self._acceptance.decide(frame, self._calendar.now_ns)
         except GooseError as error:
             if not self._drops:
                 self._calendar.after(1.0, self._report_drops)
             self._drops[error.reason.value] = self._drops.get(error.reason.value, 0) + 1
         else:
-            self._process.feed(accepted)
+            self._process.feed(accepted.reply)
 
     def _report_drops(self) -> None:
         drops, self._drops = self._drops, {}

@@ -80,9 +80,7 @@ class PsuBench:
 
     def send_goose(self, action: ReplySent) -> None:
         header = GooseHeader(st_num=action.st_num, sq_num=action.sq_num, t_seconds=0, t_fraction=0)
-        encode(
-            action.message, header, dst=action.dst, src=MAC, vlan_id=0, vlan_priority=5, key=action.key
-        )
+        encode(action.message, header, dst=action.dst, src=MAC, vlan_id=0, vlan_priority=5, key=action.key)
 
     def go_to(self, now_ns: int, most: int = 200) -> None:
         """Let time go by, with the timers that fire; at most so many."""

@@ -9,6 +9,7 @@ Inputs that reach something new are kept in .fuzz/TARGET/corpus, a finding in .f
 
 import argparse
 import importlib
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--minimise", type=Path, metavar="DIR")
     arguments = parser.parse_args()
     sys.path.insert(0, str(TESTS))
+    logging.disable()  # pymodbus tells of every PDU that it does not know
     if arguments.inputs:
         return run_inputs(arguments.target, arguments.inputs)
     try:
@@ -84,6 +86,7 @@ def run_atheris(atheris, target: str, seconds: int, minimise: Path | None) -> in
         f"-rss_limit_mb={MAX_MEMORY_MB}",
         f"-artifact_prefix={work}/",
         "-print_final_stats=1",
+        "-len_control=0",  # what is short says little to most targets
     ]
     if minimise:
         options += ["-merge=1", str(seeds), str(minimise)]

@@ -1,6 +1,6 @@
 """The configuration file: `run` takes it or refuses it in words, `check` says the same, and what is taken works.
 
-    input   the file
+input   the file
 """
 
 import math
@@ -17,7 +17,9 @@ from fusioncharger.messages.config import Config, ConfigError, of_table
 from fusioncharger.messages.inputs import Started
 from fusioncharger.messages.outputs import TurnFailed
 
-_folder = tempfile.TemporaryDirectory(prefix="fuzz-config-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+_folder = tempfile.TemporaryDirectory(
+    prefix="fuzz-config-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+)
 _file = Path(_folder.name) / "config.toml"
 _MAX_TOPIC_BYTES = 65_535
 

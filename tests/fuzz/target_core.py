@@ -197,9 +197,7 @@ def goose(driver: Driver, source: Source) -> None:
     )
     header = GooseHeader(st_num=source.number(4), sq_num=source.number(4), t_seconds=0, t_fraction=0)
     key = source.choice((KEY, OTHER_KEY))
-    frame = goose_codec.encode(
-        message, header, dst=OWN_MAC, src=PSU_MAC, vlan_id=0, vlan_priority=5, key=key
-    )
+    frame = goose_codec.encode(message, header, dst=OWN_MAC, src=PSU_MAC, vlan_id=0, vlan_priority=5, key=key)
     try:
         driver.feed(driver.acceptance.decide(frame, driver.core.at_ns).reply)
     except GooseError:

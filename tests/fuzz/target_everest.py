@@ -1,6 +1,6 @@
 """EVerest's configuration (YAML) for `check --everest`: what comes out is always TOML.
 
-    input   the file
+input   the file
 """
 
 import tomllib

@@ -1,7 +1,7 @@
 """GOOSE frames, any bytes as well as altered payloads that are signed with the right key: driver and mock.
 
-    input   0, frame                                     any bytes
-            1.., kind, src, patches (place, value) …     a whole frame, its APDU altered, then signed again
+input   0, frame                                     any bytes
+        1.., kind, src, patches (place, value) …     a whole frame, its APDU altered, then signed again
 """
 
 import struct
@@ -36,9 +36,7 @@ MESSAGES: tuple[GooseMessage, ...] = (
 )
 RINGS = key_ring(KEY, OTHER_KEY)
 STRICT, LAX, PLAIN = (
-    GooseAcceptance(
-        DISPENSER_MAC, RINGS, verify_secure=verified, allow_insecure=plain, connector_nos=(5, 6)
-    )
+    GooseAcceptance(DISPENSER_MAC, RINGS, verify_secure=verified, allow_insecure=plain, connector_nos=(5, 6))
     for verified, plain in ((True, True), (False, False), (False, True))
 )
 _START = 16

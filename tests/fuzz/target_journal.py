@@ -1,10 +1,11 @@
 """Log files, altered, cut, with their checksums made right again, compressed: reader, recover, info, time travel.
 
-    input   0, file                                  any bytes
-            1, form, length, patches …               a true log, cut and altered: what is read of it is true
-            2.., steps: operation, its arguments     a log put together from altered records, sealed again
+input   0, file                                  any bytes
+        1, form, length, patches …               a true log, cut and altered: what is read of it is true
+        2.., steps: operation, its arguments     a log put together from altered records, sealed again
 """
 
+import functools
 import struct
 import tempfile
 import zlib
@@ -12,15 +13,28 @@ from pathlib import Path
 
 import msgspec
 import zstandard
-from fakes.recorded_session import CONFIG, INPUTS, RUN_ID, TURN_NS, UTC_NS
+from fakes.recorded_session import RUN_ID, TURN_NS, UTC_NS
 from fusioncharger.actors.system import build, snapshot
+from fusioncharger.messages.config import Config, ConnectorConfig
+from fusioncharger.messages.inputs import (
+    BspErrorRaised,
+    BspEventReceived,
+    GooseFramesDropped,
+    PowermeterMeasured,
+    PsuConnected,
+    Started,
+)
+from fusioncharger.messages.types import BspEvent
+from fusioncharger.replay import recorder
 from fusioncharger.replay.last_errors import restore_errors
 from fusioncharger.replay.log_format import (
     FORMAT,
     PIPE_HEAD,
     SEAL_BYTES,
+    Gap,
     SegmentEnd,
     SegmentHeader,
+    json_schema,
     seal,
 )
 from fusioncharger.replay.log_info import gather, info_text
@@ -34,12 +48,38 @@ from mcap.opcode import Opcode
 from mcap.writer import MCAP0_MAGIC
 from msgspec.structs import replace
 
-_folder = tempfile.TemporaryDirectory(prefix="fuzz-journal-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+_folder = tempfile.TemporaryDirectory(
+    prefix="fuzz-journal-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+)
 _file = Path(_folder.name) / "20261118T110640Z-01234567-0001.mcap"
 _recovered = Path(_folder.name) / "recovered"
 _HEAD = struct.Struct("<BQ")
 _MESSAGE_BYTES = 22
-_MAX_RECORDS = 80
+_MAX_RECORDS = 150
+
+# It is what most of a segment's writing takes here, and always the same.
+recorder.json_schema = functools.cache(json_schema)
+
+CONFIG = Config(
+    connectors=(
+        ConnectorConfig(
+            global_connector_number=5,
+            max_export_current_A=200.0,
+            max_export_power_W=60_000.0,
+            power_supply_DC="psu",
+            evse_board_support="bsp",
+        ),
+    )
+)
+INPUTS = (
+    Started(utc_offset_ns=UTC_NS, goose_mac=bytes.fromhex("02000a0b0c0d")),
+    BspEventReceived(connector=1, event=BspEvent.B),
+    BspErrorRaised(connector=1, error_type="MREC8EmergencyStop", sub_type=""),
+    PsuConnected(connection=1),
+    PowermeterMeasured(connector=1, voltage_v=400.0, current_a=20.0),
+    GooseFramesDropped(counts={"bad_crc": 3}),
+    BspEventReceived(connector=1, event=BspEvent.A),
+)
 
 Record = tuple[int, bytes]
 
@@ -82,6 +122,7 @@ def recorded() -> bytes:
         snapshot=snapshot(runtime),
     )
     write(1, header)
+    write(1, Gap(reason="r", first_turn=1, last_turn=0))
     for number, message in enumerate(INPUTS, 1):
         stamped = replace(message, at_ns=number * TURN_NS)
         write(number, stamped)

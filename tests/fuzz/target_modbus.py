@@ -1,6 +1,6 @@
 """Modbus from the PSU: what the link makes of any bytes, however TCP (or TLS, which carries the same) cuts them.
 
-    input   cuts, then the stream
+input   cuts, then the stream
 """
 
 import msgspec

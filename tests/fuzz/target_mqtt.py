@@ -1,6 +1,6 @@
 """What comes over MQTT: any payload on every topic of every API that the driver listens to, and on others.
 
-    input   topic, flags, payload
+input   topic, flags, payload
 """
 
 import json

@@ -1,6 +1,6 @@
 """What a dispenser sends to the mock: Modbus in any pieces, GOOSE with any content, at any time.
 
-    input   steps: operation, its arguments
+input   steps: operation, its arguments
 """
 
 import struct
@@ -132,9 +132,7 @@ def goose(bench: PsuBench, source: Source) -> None:
         return
     if not isinstance(decoded.message, PowerRequestReply):
         bench.model.accepted_keys(decoded.src, decoded.message.connector_no, bench.now_ns)
-        bench.perform(
-            bench.model.goose_received(decoded.message, decoded.header, decoded.src, bench.now_ns)
-        )
+        bench.perform(bench.model.goose_received(decoded.message, decoded.header, decoded.src, bench.now_ns))
 
 
 def message(source: Source) -> GooseMessage:

@@ -1,6 +1,6 @@
 """What a mock is told: a scenario (TOML) or a line of its control; and all that is told is carried out.
 
-    input   0, TOML text       1, line of JSON
+input   0, TOML text       1, line of JSON
 """
 
 import tempfile
@@ -12,7 +12,9 @@ from fusioncharger.mock.scenario import Scenario, ScenarioError, Step, read_scen
 from fuzz.psu_bench import AnsweringBench
 from fuzz.source import Source
 
-_folder = tempfile.TemporaryDirectory(prefix="fuzz-scenario-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+_folder = tempfile.TemporaryDirectory(
+    prefix="fuzz-scenario-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+)
 _file = Path(_folder.name) / "scenario.toml"
 
 

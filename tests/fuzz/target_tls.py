@@ -1,8 +1,8 @@
 """TLS from a dispenser to the mock, before and after the handshake.
 
-    input   0, bytes                      in place of a ClientHello
-            1, cuts, altered byte, …      a true handshake, cut into pieces, with a byte altered on its way
-            2, cuts, bytes                what a dispenser says in TLS, after the handshake
+input   0, bytes                      in place of a ClientHello
+        1, cuts, altered byte, …      a true handshake, cut into pieces, with a byte altered on its way
+        2, cuts, bytes                what a dispenser says in TLS, after the handshake
 """
 
 import ssl
