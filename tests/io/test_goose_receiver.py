@@ -186,7 +186,10 @@ def test_replies_go_to_the_sink_and_drops_are_counted():
 
 
 def st_nums(inputs: queue.Queue[Input], count: int) -> list[int]:
-    received = [inputs.get(timeout=5) for _ in range(count)]
+    return st_nums_of([inputs.get(timeout=5) for _ in range(count)])
+
+
+def st_nums_of(received: list[Input]) -> list[int]:
     return [message.st_num for message in received if isinstance(message, PowerRequestReplyReceived)]
 
 
@@ -224,6 +227,18 @@ def test_a_reply_sent_again_and_again_does_not_flood_the_core():
     accepted = len(received) - 1
     assert received[-1] == GooseFramesDropped(counts={"too_many": frames - accepted})
     assert 100 <= accepted <= 300  # 100 in each second that was touched
+
+
+def test_a_captured_reply_that_is_refused_displaces_no_genuine_one():
+    port = RecordingPort()
+    with receiving(port, "enforce") as inputs:
+        for _ in range(1000):
+            port.put(frame_of(reply(5), KEY, st_num=1))
+        port.put(frame_of(reply(5), KEY, st_num=2))
+        received = [inputs.get(timeout=5)]
+        while getattr(received[-1], "st_num", 0) != 2:
+            received.append(inputs.get(timeout=5))
+        assert st_nums_of(received) == [1, 2]
 
 
 def test_frames_that_the_kernel_dropped_are_in_the_report():
