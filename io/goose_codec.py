@@ -114,9 +114,9 @@ def _ber(tag: int, content: bytes) -> bytes:
 _TAG_OF_KIND = {"H": 0x8602, "f": 0x8704, "I": 0x8704}
 """struct's letter of a data entry → its tag and length. A received f32 is kept as bits: I."""
 
-# The parts of the APDU that vary, between those that do not; the letters that tag and length of a field take
-# are written as one H (0x8504: stNum, 4 bytes).
+# The parts of the APDU that vary, between those that do not; tag and length of a field are one H.
 _VARYING = ">HHHHH {}s I {}s II HI HI H? HI H? {}s {}s"
+_TAGS = (_ST_NUM, _SQ_NUM, _SIMULATION, _CONF_REV, _NDS_COM) = (0x8504, 0x8604, 0x8701, 0x8804, 0x8901)
 
 
 class _Layout:
@@ -208,15 +208,15 @@ def encode(
         layout.names,
         header.t_seconds,
         header.t_fraction << 8 | header.t_quality,
-        0x8504,
+        _ST_NUM,
         header.st_num,
-        0x8604,
+        _SQ_NUM,
         header.sq_num,
-        0x8701,
+        _SIMULATION,
         header.simulation,
-        0x8804,
+        _CONF_REV,
         header.conf_rev,
-        0x8901,
+        _NDS_COM,
         header.nds_com,
         layout.all_data,
         layout.entries.pack(*entries),
@@ -259,7 +259,8 @@ def decode(frame: bytes) -> DecodedFrame:
             raise GooseError(Refusal.UNDECODABLE)
         signature = frame[extension_end - _HMAC_BYTES : extension_end]
 
-    header, entries_start = _decode_header(frame, apdu_start, apdu_end, layout)
+    usual = _decode_usual_header(frame, start, apdu_end, layout)
+    header, entries_start = usual or _decode_header(frame, apdu_start, apdu_end, layout)
     return DecodedFrame(
         dst=frame[:6],
         src=frame[6:12],
@@ -317,6 +318,49 @@ def _boolean(data: bytes, position: int, end: int, tag: int) -> tuple[bool, int]
     if stop - start != 1:
         raise GooseError(Refusal.UNDECODABLE)
     return data[start] != 0, stop
+
+
+def _decode_usual_header(
+    data: bytes, start: int, apdu_end: int, layout: _Layout
+) -> tuple[GooseHeader, int] | None:
+    """As _decode_header, of an APDU whose every field stands where `encode` puts it; None of any other."""
+    if apdu_end - start != layout.body.size:
+        return None
+    (
+        *_,
+        head,
+        time_allowed_to_live_ms,
+        names,
+        t_seconds,
+        t_fraction_and_quality,
+        st_num_tag,
+        st_num,
+        sq_num_tag,
+        sq_num,
+        simulation_tag,
+        simulation,
+        conf_rev_tag,
+        conf_rev,
+        nds_com_tag,
+        nds_com,
+        all_data,
+        _,
+    ) = layout.body.unpack_from(data, start)
+    tags = (st_num_tag, sq_num_tag, simulation_tag, conf_rev_tag, nds_com_tag)
+    if (head, names, tags, all_data) != (layout.head, layout.names, _TAGS, layout.all_data):
+        return None
+    header = GooseHeader(
+        st_num=st_num,
+        sq_num=sq_num,
+        t_seconds=t_seconds,
+        t_fraction=t_fraction_and_quality >> 8,
+        t_quality=t_fraction_and_quality & 0xFF,
+        time_allowed_to_live_ms=time_allowed_to_live_ms,
+        simulation=simulation,
+        conf_rev=conf_rev,
+        nds_com=nds_com,
+    )
+    return header, apdu_end - layout.entries.size
 
 
 def _decode_header(data: bytes, apdu_start: int, apdu_end: int, layout: _Layout) -> tuple[GooseHeader, int]:
