@@ -27,6 +27,7 @@ from ..io.modbus_link import ModbusLink
 from ..io.sd_notify import SystemdNotifier
 from ..messages import outputs
 from ..messages.config import Config
+from ..replay.directory_lock import DirectoryLock
 from ..replay.journal import Journal
 from ..replay.last_errors import NOTHING, LastErrors
 from .core_loop import CoreLoop
@@ -70,9 +71,15 @@ def _warn_of(config: Config) -> None:
 class Driver:
     """One run of the driver. `start` once, `supervise` until it has to end, `stop` once."""
 
-    def __init__(self, config: Config, process_log: ProcessLog, tls: ssl.SSLContext | None = None) -> None:
-        """`tls`: what the link to the PSU is encrypted with. GoosePortError if the GOOSE interface cannot be
-        used."""
+    def __init__(
+        self,
+        config: Config,
+        process_log: ProcessLog,
+        tls: ssl.SSLContext | None = None,
+        lock: DirectoryLock | None = None,
+    ) -> None:
+        """`tls`: what the link to the PSU is encrypted with. `lock`: of the journal's directory. GoosePortError
+        if the GOOSE interface cannot be used."""
         self._failure: str | None = None
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -91,7 +98,7 @@ class Driver:
         key_ring = KeyRing(len(config.connectors))
         self._key_ring = key_ring
         connector_nos = tuple(connector.global_connector_number for connector in config.connectors)
-        self._journal = Journal(Path(config.journal.dir), uuid.uuid4().hex, config)
+        self._journal = Journal(Path(config.journal.dir), uuid.uuid4().hex, config, lock=lock)
         self._publisher = GoosePublisher(
             self._port,
             key_ring,
@@ -236,9 +243,13 @@ class Driver:
                     self._logged_journal_failure = ""
                     log.info("recording to %s", report.path)
                     self._switch_recorder()
-                case "unavailable" if report.reason != self._logged_journal_failure:
-                    self._logged_journal_failure = report.reason
-                    log.error("the journal cannot be written, tried again and again: %s", report.reason)
+                case "unavailable":
+                    self._say_unavailable(report.reason)
+
+    def _say_unavailable(self, reason: str) -> None:
+        if reason and reason != self._logged_journal_failure:
+            self._logged_journal_failure = reason
+            log.error("the journal cannot be written, tried again and again: %s", reason)
 
     def _renew_recorder(self) -> None:
         """A recorder that failed is replaced, at most once in 5 s, until one can write; so is one whose segment
@@ -250,7 +261,8 @@ class Driver:
         )
         if has_to_be and time.monotonic() >= self._recorder_retry_s:
             self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
-            self._journal.prepare_replacement(now_ns + self._core.utc_offset_ns)
+            if not self._journal.prepare_replacement(now_ns + self._core.utc_offset_ns):
+                self._say_unavailable(self._journal.failure or "")
 
     def _switch_recorder(self) -> None:
         if self._journal.is_ready:

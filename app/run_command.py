@@ -62,7 +62,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     try:
         restored = NOTHING if arguments.forget_alarms else restore_alarms(config)
         _warn_of_files(config)
-        driver = Driver(config, process_log, tls)
+        driver = Driver(config, process_log, tls, lock)
         driver.start(restored)
         driver.supervise()
         return driver.stop()

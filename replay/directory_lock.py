@@ -1,5 +1,8 @@
 """One driver to a journal directory: a second one would delete and compress what the first one needs.
 
+The lock is a file's. A directory that vanished and was made again has another file: the lock has to be renewed
+before anything is written there.
+
 The lock is the kernel's (flock): it is gone with the process, however that ends. The recorder does not hold it,
 so that a new driver can start while the former one's recorder still writes its last turns.
 """
@@ -45,6 +48,16 @@ class DirectoryLock:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
+
+    def renew(self) -> None:
+        """Take it again if the directory, or the file, is not the one any more that was locked, or if it could
+        not be locked so far. DirectoryInUseError."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+                    return
+            self.release()
+        self.take()
 
     def release(self) -> None:
         """Let another driver have it."""

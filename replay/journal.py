@@ -43,6 +43,7 @@ from .. import __version__
 from ..messages.config import Config
 from ..messages.inputs import Input
 from ..messages.outputs import AnyOutput
+from .directory_lock import DirectoryInUseError, DirectoryLock
 from .keep import Keep
 from .log_format import FORMAT, PIPE_HEAD, TURN_MODULUS, Gap, Report, SegmentEnd, SegmentHeader, seal
 
@@ -100,13 +101,16 @@ class Journal:
         run_id: str,
         config: Config,
         *,
+        lock: DirectoryLock | None = None,
         backlog_bytes: int = BACKLOG_BYTES,
         segment_bytes: int | None = None,
     ) -> None:
-        """`segment_bytes`: instead of the configuration's."""
+        """`lock`: the directory's, to be renewed where that was made anew. `segment_bytes`: instead of the
+        configuration's."""
         self.failure: str | None = None
         """Why records are dropped at present; None while all is handed over."""
         self._directory = directory
+        self._lock = lock
         self._keep = Keep(round(config.journal.keep_GiB * GIB), config.journal.keep_days)
         self._segment_bytes = segment_bytes or config.journal.segment_MiB * MIB
         self._segment_ns = round(config.journal.segment_hours * NS_PER_HOUR)
@@ -159,11 +163,14 @@ class Journal:
         begin = datetime.fromtimestamp(utc_ns // 10**9, UTC)
         path = self._directory / f"{begin:%Y%m%dT%H%M%SZ}-{self._run_id[:8]}-{self._segments:04}.mcap"
         try:
+            if self._lock is not None:
+                self._lock.renew()
             recorder = _Recorder(path, self._segments, self._report_write_fd, self._keep)
-        except OSError as error:
-            if self._recorder is None:  # else the present segment goes on, and it is tried again
-                self.failure = f"the recorder cannot be started: {error.strerror or error}"
-            return False
+        except (DirectoryInUseError, OSError) as error:
+            if self._recorder is None or self.failure is not None:
+                reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+                self.failure = f"the recorder cannot be started: {reason}"
+            return False  # else the present segment goes on, and it is tried again
         with self._switching:
             self._retire(self._replacement)
             self._replacement = recorder

@@ -36,6 +36,7 @@ from .log_format import (
     SUMMARY_KEY,
     SUMMARY_METADATA,
     TOPICS,
+    TURN_MODULUS,
     TYPES,
     Report,
     SegmentEnd,
@@ -93,6 +94,8 @@ class SegmentWriter:
         sink.end_record()
         self._channels: dict[str, int] = {}
         self._rest = b""
+        self.first_turn = 0
+        """Turn of the first record (modulo 2^32)."""
         self._last: tuple[str, int, int, int] | None = None
         self._unflushed: list[tuple[str, int, int, int] | None] = []
         """What `_last` was before each record that has not been flushed."""
@@ -161,6 +164,8 @@ class SegmentWriter:
             self._channels[tag] = channel
         self._mcap.add_message(channel, log_time, payload, publish_time, sequence)
         self._sink.end_record()
+        if self._last is None:
+            self.first_turn = sequence
         self._unflushed.append(self._last)
         self._last = tag, sequence, log_time, publish_time
         if self._summariser is not None:
@@ -214,7 +219,9 @@ def _record_segment(path: Path, segment: int, keep: Keep) -> bool:
             records, lost_bytes = file.take_back()
             writer.give_up(records)
             reason = error.strerror or str(error)
-            _report(Report(segment, "unavailable", f"{path.parent}: {reason}", last_turn=writer.last_turn))
+            # Of a file that was deleted, nothing is kept.
+            kept = writer.last_turn if file.is_there() else (writer.first_turn - 1) % TURN_MODULUS
+            _report(Report(segment, "unavailable", f"{path.parent}: {reason}", last_turn=kept))
             if not writer.is_empty:
                 with contextlib.suppress(OSError):  # its turns are whole all the same
                     writer.finish(reason, lost_bytes)

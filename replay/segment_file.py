@@ -69,9 +69,15 @@ class SegmentFile:
         written to it then is lost without a word."""
         self.flush()
         os.fdatasync(self._descriptor)
-        there, ours = self.path.stat(), os.fstat(self._descriptor)
-        if (there.st_ino, there.st_dev) != (ours.st_ino, ours.st_dev):
+        if not os.path.samestat(self.path.stat(), os.fstat(self._descriptor)):
             raise FileNotFoundError(errno.ENOENT, "the file has been replaced")
+
+    def is_there(self) -> bool:
+        """Whether its name still leads to it."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def take_back(self) -> tuple[int, int]:
         """After a flush that failed: cut the file to its last whole record, and free the room that was kept.

@@ -22,6 +22,7 @@ from fusioncharger.messages.inputs import (
     Started,
 )
 from fusioncharger.messages.types import BspEvent, ChargingPhase, Mode
+from fusioncharger.replay.directory_lock import DirectoryLock
 from fusioncharger.replay.housekeeping import LOCK_NAME
 from fusioncharger.replay.journal import Journal
 from fusioncharger.replay.log_format import Report
@@ -72,9 +73,11 @@ INPUTS: tuple[Input, ...] = (
 class DrivenJournal:
     """A journal with a core in front of it, driven turn by turn."""
 
-    def __init__(self, directory: Path, config: Config = CONFIG, **options: int) -> None:
+    def __init__(
+        self, directory: Path, config: Config = CONFIG, lock: DirectoryLock | None = None, **options: int
+    ) -> None:
         self.directory = directory
-        self.journal = Journal(directory, RUN_ID, config, **options)
+        self.journal = Journal(directory, RUN_ID, config, lock=lock, **options)
         self.runtime = build(config)
         self.turn = 0
 

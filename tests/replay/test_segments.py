@@ -143,7 +143,32 @@ def test_a_directory_that_vanishes_is_noticed_and_made_again(tmp_path: Path) -> 
     with segment.read() as reader:
         assert replay(reader).divergence is None
     assert reader.gap is not None
-    assert reader.gap.last_turn == 2 * len(INPUTS)
+    assert (reader.gap.first_turn, reader.gap.last_turn) == (1, 2 * len(INPUTS)), "what was deleted is missing"
+
+
+def test_a_directory_that_another_driver_has_made_anew_is_left_alone(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path / "log")
+    lock.take()
+    driven = DrivenJournal(tmp_path / "log", lock=lock)
+    driven.open()
+    driven.await_report("ready")
+    shutil.rmtree(tmp_path / "log")
+    other = DirectoryLock(tmp_path / "log")
+    other.take()
+    driven.run()
+    driven.await_report("unavailable")
+    assert not driven.journal.prepare_replacement(UTC_NS)
+    assert driven.journal.failure is not None
+    assert f"log is in use by another driver (process {os.getpid()})" in driven.journal.failure
+    assert not list((tmp_path / "log").glob("*.mcap"))
+    other.release()
+    assert driven.journal.prepare_replacement(UTC_NS)
+    driven.await_report("ready")
+    assert driven.begin_segment()
+    with pytest.raises(DirectoryInUseError):
+        other.take()
+    assert driven.journal.close(10.0)
+    lock.release()
 
 
 # --- one driver to a directory -----------------------------------------------------------------------------
@@ -176,6 +201,17 @@ def test_a_killed_driver_leaves_no_lock(tmp_path: Path) -> None:
         driver.kill()
     lock = DirectoryLock(tmp_path)
     lock.take()
+    lock.release()
+
+
+def test_a_lock_is_renewed_where_the_directory_was_made_anew(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path / "log")
+    lock.take()
+    lock.renew()
+    shutil.rmtree(tmp_path / "log")
+    lock.renew()
+    with pytest.raises(DirectoryInUseError):
+        DirectoryLock(tmp_path / "log").take()
     lock.release()
 
 
