@@ -110,9 +110,18 @@ def _print(log: Log, wanted: Filter, *, follow: bool) -> int:
                 sys.stdout.buffer.flush()
                 print(f"{segment.path}: damaged after turn {tail.turn}: {tail.damage}", file=sys.stderr)
                 code = DAMAGED
+            former = segment
             segment = next_segment(segment, tail) if follow and is_last else None
+            if segment is None and follow and is_last and _goes_on(tail):
+                sys.stdout.buffer.flush()
+                print(f"{former.path}: no driver is there any more to go on with it", file=sys.stderr)
     sys.stdout.buffer.flush()
     return code
+
+
+def _goes_on(tail: SegmentTail) -> bool:
+    """Whether the run was to go on in another segment."""
+    return tail.end is not None and bool(tail.end.continues or tail.end.reason)
 
 
 def _records(tail: SegmentTail, *, follow: bool) -> Iterator[Record]:

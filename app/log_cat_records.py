@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ..replay.directory_lock import LOCK_NAME, is_locked
 from ..replay.lifts import Lifter
 from ..replay.log_format import FORMAT, TURN_MODULUS, TYPES, SegmentEnd, is_intact, unsealed
 from ..replay.logs import Segment, open_logs
@@ -96,6 +97,7 @@ class SegmentTail:
         with file:
             reader = RecordReader(file)
             reader.read_profile()
+            is_abandoned = False
             while True:
                 try:
                     for message in reader.messages():
@@ -109,10 +111,17 @@ class SegmentTail:
                     break
                 # The reader holds the beginning of what is to come whole, and goes on from there.
                 yield Record()
-                if next_path(self._segment) is not None and not self.damage.startswith("the file was not"):
+                if is_abandoned or (
+                    next_path(self._segment) is not None and not self.damage.startswith("the file was not")
+                ):
                     break
-                time.sleep(POLL_S)
+                # Once more, then: it may have written something and have ended in between.
+                is_abandoned = not is_locked(self._segment.path)
+                if not is_abandoned:
+                    time.sleep(POLL_S)
                 self.damage = ""
+            if is_abandoned and self.end is None:
+                self.damage += "; nobody writes it any more: driver and recorder have ended"
         if not self.damage and self.end is None:
             self.damage = "the note that ends a segment is missing"
         elif self.end is not None and follow:
@@ -145,9 +154,11 @@ def next_path(segment: Segment) -> Path | None:
 
 
 def next_segment(segment: Segment, tail: SegmentTail) -> Segment | None:
-    """Waits for the segment in which the run goes on; None if it does not. LogError."""
+    """Waits for the segment in which the run goes on; None if it does not, or nobody is there any more who
+    would write it. LogError."""
     if tail.end is None or not (tail.end.continues or tail.end.reason):
         return None
+    is_abandoned = False
     while True:
         path = next_path(segment)
         if path is not None:
@@ -155,4 +166,9 @@ def next_segment(segment: Segment, tail: SegmentTail) -> Segment | None:
                 return open_logs([path]).segments[0]
             except LogError:  # its header is still being written
                 pass
-        time.sleep(POLL_S)
+        if is_abandoned:
+            return None
+        # Once more, then: it may have been begun in between.
+        is_abandoned = not is_locked(path or segment.path.with_name(LOCK_NAME))
+        if not is_abandoned:
+            time.sleep(POLL_S)

@@ -40,6 +40,8 @@ LOWEST_PRIORITY = 19
 CHUNK_BYTES = 2**20
 SECONDS_PER_DAY = 86_400
 BEGINNING_BYTES = 4096
+CLOCK_KNEW_S = 1_735_689_600
+"""2025-01-01: the driver is younger. A clock that shows less does not know the time."""
 
 _HEAD = struct.Struct("<BQ")
 """Opcode and length of an MCAP record."""
@@ -87,10 +89,13 @@ def delete_old(directory: Path, keep: Keep, now_s: float, free_bytes: int = 0) -
     total_bytes = sum(status.st_size for _, status in files)
     deleted = []
     for path, status in files[:-1]:
-        is_too_old = keep.days and status.st_mtime < now_s - keep.days * SECONDS_PER_DAY
+        has_age = status.st_mtime > CLOCK_KNEW_S  # else it is from a boot in which the clock was never set
+        is_too_old = keep.days and has_age and status.st_mtime < now_s - keep.days * SECONDS_PER_DAY
         is_too_much = keep.total_bytes and total_bytes > keep.total_bytes
         if not (is_too_old or is_too_much or _free_bytes(directory) < free_bytes):
-            break
+            if has_age:
+                break
+            continue
         with contextlib.suppress(_BusyError, OSError), _locked(path):
             path.unlink()
             deleted.append(path)

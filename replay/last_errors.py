@@ -16,7 +16,9 @@ Rules:
 """
 
 import os
+import re
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +35,7 @@ from .log_format import FORMAT, NOT_UNDERSTOOD, PROFILE, RECORD_LIMIT_BYTES, TOP
 
 BLOCK_BYTES = 2**20
 PROBLEMS_SHOWN = 3
-NAME_UTC_CHARACTERS = len("20261118T110640Z")
+CLOCK_TOLERANCE_NS = 60_000_000_000
 
 MAGIC = b"\x89MCAP0\r\n"
 """As in mcap.writer, whose import would cost 8 ms."""
@@ -42,6 +44,8 @@ MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _SCHEMA = Opcode.HEADER.value, Opcode.SCHEMA.value
 _CHANNEL, _MESSAGE, _DATA_END = Opcode.CHANNEL.value, Opcode.MESSAGE.value, Opcode.DATA_END.value
 _CHUNK, _METADATA = Opcode.CHUNK.value, Opcode.METADATA.value
+
+_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{8})-([0-9]{4,})\.mcap")
 
 _HEAD = struct.Struct("<BQ")
 _HEAD_AND_ID = struct.Struct("<BQH")
@@ -104,7 +108,7 @@ def restore_errors(directory: Path, config: Config, boot_id: str = "") -> LastEr
     `boot_id`: the machine's; what was recorded before another boot does not count. Never raises."""
     problems: list[str] = []
     try:
-        logs = sorted((path for path in directory.iterdir() if path.suffix == ".mcap"), key=_age, reverse=True)
+        logs = _newest_first(directory, time.time_ns())
     except OSError as error:
         is_first_start = isinstance(error, FileNotFoundError)
         return NOTHING if is_first_start else LastErrors(problem=f"{directory}: {error.strerror or error}")
@@ -128,14 +132,35 @@ def restore_errors(directory: Path, config: Config, boot_id: str = "") -> LastEr
     return LastErrors(problem=_shown(problems))
 
 
-def _age(log: Path) -> tuple[str, int, str]:
-    """Sorts logs by when they were begun: UTC in the name. Two may be begun within a second, and what follows
-    in the name is random: then the one that was written last is newer."""
+def _newest_first(directory: Path, now_ns: int) -> list[Path]:
+    """The logs, by when their runs were written last; a run's segments by their number. Not by the times in
+    their names: a board without a battery begins its log before it hears of the time. What is from the future
+    was written before the clock was set back, and comes last. OSError."""
+    found = [(path, _written_ns(path)) for path in directory.iterdir() if path.suffix == ".mcap"]
+    run_written_ns: dict[str, int] = {}
+    for path, written_ns in found:
+        run = _run_and_segment(path)[0]
+        run_written_ns[run] = max(written_ns, run_written_ns.get(run, 0))
+
+    def age(log: tuple[Path, int]) -> tuple[bool, int, int, int, str]:
+        path, written_ns = log
+        run, segment = _run_and_segment(path)
+        last_ns = run_written_ns[run]
+        return last_ns <= now_ns + CLOCK_TOLERANCE_NS, last_ns, segment, written_ns, path.name
+
+    return [path for path, _ in sorted(found, key=age, reverse=True)]
+
+
+def _run_and_segment(log: Path) -> tuple[str, int]:
+    match = _NAME.fullmatch(log.name)
+    return (match[1], int(match[2])) if match else (log.name, 0)
+
+
+def _written_ns(log: Path) -> int:
     try:
-        written_ns = log.lstat().st_mtime_ns
+        return log.lstat().st_mtime_ns
     except OSError:
-        written_ns = 0
-    return log.name[:NAME_UTC_CHARACTERS], written_ns, log.name
+        return 0
 
 
 def _shown(problems: list[str]) -> str:

@@ -1,11 +1,17 @@
 """`fusioncharger log info|cat|verify|recover`, as a person uses them."""
 
+import fcntl
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fakes.recorded_session import INPUTS, UTC_NS, DrivenJournal
+from fakes.recorded_session import INPUTS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.cli import main
+from fusioncharger.replay.directory_lock import LOCK_NAME as DRIVER_LOCK
 
 GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
 
@@ -56,6 +62,50 @@ def test_cat_prints_every_message_of_all_segments(directory: Path, capsys: pytes
     assert [line["type"] for line in inputs] == [type(message).__name__ for message in INPUTS]
     assert inputs[0]["goose_mac"] == "02000a0b0c0d"
     assert lines(capsys, "--follow", str(directory)) == found  # the driver said goodbye
+
+
+@contextmanager
+def following(path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "fusioncharger", "log", "cat", "--follow", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_follow_ends_when_driver_and_recorder_were_killed(tmp_path: Path) -> None:
+    log = record_session(tmp_path)
+    log.write_bytes(log.read_bytes()[:-3000])
+    with log.open("rb") as recorder:
+        fcntl.flock(recorder, fcntl.LOCK_EX)
+        with following(log) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            while json.loads(process.stdout.readline())["turn"] < len(INPUTS) - 1:
+                pass
+            assert process.poll() is None
+            fcntl.flock(recorder, fcntl.LOCK_UN)
+            assert process.wait(20) == 3
+            said = process.stderr.read()
+    assert said.startswith(f"{log}: damaged after turn ")
+    assert "; nobody writes it any more: driver and recorder have ended" in said
+
+
+def test_follow_ends_when_no_driver_is_there_to_begin_the_next_segment(directory: Path) -> None:
+    first, second = sorted(directory.glob("*.mcap"))
+    second.unlink()
+    with (directory / DRIVER_LOCK).open("w") as driver:
+        fcntl.flock(driver, fcntl.LOCK_EX)
+        with following(directory) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            while json.loads(process.stdout.readline())["type"] != "SegmentEnd":
+                pass
+            assert process.poll() is None
+            fcntl.flock(driver, fcntl.LOCK_UN)
+            assert process.wait(20) == 0
+            assert process.stderr.read() == f"{first}: no driver is there any more to go on with it\n"
 
 
 def test_cat_filters(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,14 @@ def test_the_oldest_go_beyond_the_age_that_is_kept(tmp_path: Path, recording: by
     assert delete_old(tmp_path, Keep(), NOW_S) == []
 
 
+def test_a_log_from_before_the_clock_was_set_has_no_age(tmp_path: Path, recording: bytes) -> None:
+    """As on a board without a battery whose driver ended before it heard of the time: the youngest of all."""
+    paths = plain(tmp_path, 3, recording)
+    os.utime(paths[2], (60, 60))
+    assert delete_old(tmp_path, Keep(days=1.5), NOW_S) == [paths[0]]
+    assert delete_old(tmp_path, Keep(total_bytes=len(recording)), NOW_S) == [paths[2]], "the size counts"
+
+
 def test_files_of_others_are_not_touched(tmp_path: Path, recording: bytes) -> None:
     foreign = [tmp_path / "case.mcap", tmp_path / "notes.txt", tmp_path / f"{name(0)}.bak", tmp_path / "x.part"]
     for path in foreign:

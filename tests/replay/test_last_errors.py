@@ -174,6 +174,33 @@ def test_of_two_logs_of_one_second_the_one_written_last_counts(tmp_path: Path, o
     assert restore_errors(tmp_path, CONFIG).errors == (TILT,)
 
 
+NOW_S = 1_800_000_000
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize(
+    ("logs", "counts"),
+    [
+        # A board without a battery: the last log begins in 1970, and ends when the time is known.
+        ((("20261118T110640Z-0a0a0a0a-0001", -DAY_S), ("19700101T000007Z-f0f0f0f0-0001", -60)), 1),
+        # The clock was years ahead, and has been set back since.
+        ((("20310101T000000Z-0a0a0a0a-0001", 2000 * DAY_S), ("20261118T110640Z-f0f0f0f0-0001", -60)), 1),
+        # The recorder of the first segment had still to write when that of the second one had done.
+        ((("20261118T110640Z-0a0a0a0a-0001", -10), ("20261118T110641Z-0a0a0a0a-0002", -12)), 1),
+        ((("20261118T110640Z-0a0a0a0a-0010", -12), ("20261118T110640Z-0a0a0a0a-0009", -10)), 0),
+        ((("20261118T110640Z-0a0a0a0a-0001", -10), ("20261118T110640Z-f0f0f0f0-0002", -12)), 0),
+    ],
+)
+def test_the_newest_counts_whatever_the_clock_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: tuple[tuple[str, int], ...], counts: int
+) -> None:
+    monkeypatch.setattr("fusioncharger.replay.last_errors.time.time_ns", lambda: NOW_S * 10**9)
+    for number, (name, written_s) in enumerate(logs):
+        log = record(tmp_path, [STARTED, raised((DOOR, TILT)[number])]).rename(tmp_path / f"{name}.mcap")
+        os.utime(log, (NOW_S + written_s, NOW_S + written_s))
+    assert restore_errors(tmp_path, CONFIG).errors == ((DOOR, TILT)[counts],)
+
+
 def test_a_process_that_died_before_its_first_turn_knew_nothing(tmp_path: Path) -> None:
     log = record(tmp_path, SESSION)
     record(tmp_path, [])
