@@ -68,8 +68,8 @@ class DirectoryLock:
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock of a file: a driver a directory's (LOCK_NAME), a recorder its segment's.
-    True also where it cannot be told. Asking may be in the way of one that is about to take it: ask when nobody is
-    expected to."""
+    True also where it cannot be told. Asking may be in the way of one that is about to take it: ask only when
+    nobody is expected to."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -5,6 +5,8 @@
 Rules:
 - Nothing here may raise on what it is fed: the recording goes on whatever its summary is worth.
 - The recorder calls `add` for every record: only the types that say more than their number are decoded.
+- A session is told from Inputs and Outputs alone: the car from the boards' (or evse_manager's) events, its
+  outcome from what EVerest asked for, what the power unit was asked for, and the errors raised meanwhile.
 - What is open when a segment begins stands in its snapshot, and is `continued` here; merging joins the parts.
 - Lists are bounded (LIMIT); what is beyond is counted.
 """
@@ -17,9 +19,10 @@ import msgspec
 
 from ..messages import inputs, outputs
 from ..messages.inputs import AnyInput
-from ..messages.types import ConnectorPhase
+from ..messages.types import BspEvent, ConnectorPhase, Mode, RequirementType
 from .log_format import Gap, SegmentEnd, SegmentHeader
 from .summary_parts import (
+    COMMUNICATION_FAULT,
     LIMIT,
     NO_CAR,
     POWER_UNIT,
@@ -36,7 +39,8 @@ from .summary_parts import (
 __all__ = ["LIMIT", "POWER_UNIT", "Occurrence", "Session", "Summariser", "Summary"]
 
 _INPUTS = frozenset(tagged.__name__ for tagged in get_args(AnyInput))
-_PHASES = frozenset(phase.value for phase in ConnectorPhase)
+_CAR_CONNECTED = "SessionStarted", "EVConnected"
+"""Event and reason, of evse_manager."""
 _WITHOUT_CAR = frozenset((NO_CAR, ConnectorPhase.FIRST_KEY.value))
 
 _header = msgspec.json.Decoder(SegmentHeader)
@@ -48,7 +52,10 @@ _meter = msgspec.json.Decoder(inputs.PowermeterMeasured)
 _bsp_raised = msgspec.json.Decoder(inputs.BspErrorRaised)
 _bsp_cleared = msgspec.json.Decoder(inputs.BspErrorCleared)
 _active = msgspec.json.Decoder(inputs.ActiveErrorsReceived)
-_log = msgspec.json.Decoder(outputs.LogWritten)
+_bsp_event = msgspec.json.Decoder(inputs.BspEventReceived)
+_session_event = msgspec.json.Decoder(inputs.SessionEventReceived)
+_mode = msgspec.json.Decoder(inputs.ModeRequested)
+_published = msgspec.json.Decoder(outputs.ModePublished)
 _request = msgspec.json.Decoder(outputs.PowerRequested)
 _stop = msgspec.json.Decoder(outputs.StopRequested)
 _silenced = msgspec.json.Decoder(outputs.GooseSilenced)
@@ -74,6 +81,11 @@ class Summariser:
         self._odd_records = 0
         self._end: SegmentEnd | None = None
         self._shutting_down = False
+        self._failed_turn = 0
+        self._switched = 0, 0
+        """Turn and connector of EVerest's last request of a mode."""
+        self._boards: set[int] = set()
+        """Connectors whose board has spoken."""
         self._open_sessions: dict[int, OpenSession] = {}
         self._open_alarms: dict[tuple[int, str], OpenOccurrence] = {}
         self._open_errors: dict[tuple[int, str], OpenOccurrence] = {}
@@ -84,7 +96,11 @@ class Summariser:
             "Started": self._started,
             "ShutdownRequested": self._shutdown_requested,
             "GooseFramesDropped": self._goose_frames_dropped,
-            "LogWritten": self._log_written,
+            "BspEventReceived": self._bsp_event_received,
+            "SessionEventReceived": self._session_event_received,
+            "ModeRequested": self._mode_requested,
+            "ModePublished": self._mode_published,
+            "TurnFailed": self._turn_failed,
             "PowermeterMeasured": self._powermeter_measured,
             "PowerRequested": self._power_requested,
             "StopRequested": self._stop_requested,
@@ -157,8 +173,13 @@ class Summariser:
     def _restore(self, connector: int, state: dict[str, Any]) -> None:
         """What is under way at a connector when the segment begins."""
         phase = state.get("phase", NO_CAR)
+        if state.get("bsp_event") is not None:
+            self._boards.add(connector)
         if phase not in _WITHOUT_CAR:
-            session = OpenSession(connector, self._turn, self._utc_ns, phase, continued=True)
+            session = OpenSession(connector, self._turn, self._utc_ns, continued=True)
+            session.restore(
+                phase, wants_power=state.get("mode") == Mode.EXPORT.value, resuming=bool(state.get("resuming"))
+            )
             issued = state.get("issued") or {}
             if issued.get("requirement_type") is not None:
                 session.requested(self._at_ns, issued["voltage_v"] * issued["current_a"])
@@ -189,28 +210,54 @@ class Summariser:
 
     # --- sessions ------------------------------------------------------------------------------------------
 
-    def _log_written(self, payload: bytes) -> None:
-        """The connector's own words for its transitions: `Running -> Completed (mode-phase Off)`."""
-        if b" -> " not in payload:
+    def _bsp_event_received(self, payload: bytes) -> None:
+        """The car, as the board says it; what evse_manager says counts no more then (actors/connector.py)."""
+        message = _bsp_event.decode(payload)
+        self._boards.add(message.connector)
+        if message.event is BspEvent.B:
+            self._car_connected(message.connector)
+        elif message.event is BspEvent.A:
+            self._car_left(message.connector)
+
+    def _session_event_received(self, payload: bytes) -> None:
+        message = _session_event.decode(payload)
+        if message.connector in self._boards:
             return
-        line = _log.decode(payload)
-        former, _, rest = line.text.partition(" -> ")
-        phase, _, cause = rest.partition(" (")
-        if former not in _PHASES or phase not in _PHASES:
+        if message.event == "TransactionStarted" or (message.event, message.reason) == _CAR_CONNECTED:
+            self._car_connected(message.connector)
+        elif message.event == "SessionFinished":
+            self._car_left(message.connector)
+
+    def _car_connected(self, connector: int) -> None:
+        if connector not in self._open_sessions:
+            self._open_sessions[connector] = OpenSession(connector, self._turn, self._utc_ns)
+
+    def _car_left(self, connector: int) -> None:
+        session = self._open_sessions.get(connector)
+        if session is not None:
+            self._close(session, session.outcome())
+
+    def _mode_requested(self, payload: bytes) -> None:
+        message = _mode.decode(payload)
+        session = self._open_sessions.get(message.connector)
+        if session is not None and message.mode in (Mode.OFF, Mode.EXPORT):
+            session.switched(on=message.mode is Mode.EXPORT)
+        self._switched = self._turn, message.connector
+
+    def _mode_published(self, payload: bytes) -> None:
+        """Off that EVerest did not ask for: the driver switches off by itself."""
+        message = _published.decode(payload)
+        session = self._open_sessions.get(message.connector)
+        asked_for = self._switched == (self._turn, message.connector) and self._failed_turn != self._turn
+        if session is None or message.mode is not Mode.OFF or asked_for:
             return
-        session = self._open_sessions.get(line.connector)
-        if former in _WITHOUT_CAR and session is not None:  # the safe stop of a failed turn says nothing
-            self._close(session, "stopped: a turn failed")
-            session = None
-        if phase in _WITHOUT_CAR:
-            if session is not None:
-                self._close(session, session.outcome())
-        elif session is None:
-            self._open_sessions[line.connector] = OpenSession(
-                line.connector, self._turn, self._utc_ns, phase, continued=former not in _WITHOUT_CAR
-            )
+        if self._failed_turn == self._turn:
+            session.stopped("a turn failed")
         else:
-            session.moved(phase, cause)
+            session.stopped("the driver ended" if self._shutting_down else "EVerest was lost")
+
+    def _turn_failed(self, _: bytes) -> None:
+        self._failed_turn = self._turn
 
     def _close(self, session: OpenSession, outcome: str) -> None:
         del self._open_sessions[session.connector]
@@ -247,6 +294,9 @@ class Summariser:
     def _power_requested(self, payload: bytes) -> None:
         request = _request.decode(payload)
         power_w = request.voltage_v * request.current_a
+        session = self._open_sessions.get(request.connector)
+        if session is not None:
+            session.asked(supplying=request.requirement_type is not RequirementType.MODULE_PLACEHOLDER_REQUEST)
         self._request(request.connector, power_w if math.isfinite(power_w) else 0.0)
 
     def _stop_requested(self, payload: bytes) -> None:
@@ -283,6 +333,9 @@ class Summariser:
 
     def _error_raised(self, payload: bytes) -> None:
         error = _raised.decode(payload)
+        session = self._open_sessions.get(error.connector)
+        if session is not None and error.error_type == COMMUNICATION_FAULT:
+            session.lost_link()
         self._raise_error(error.connector, error.error_type, error.sub_type)
 
     def _error_cleared(self, payload: bytes) -> None:

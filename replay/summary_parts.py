@@ -11,6 +11,7 @@ POWER_UNIT = 0
 """Instead of a connector, in alarms of the power unit."""
 
 NO_CAR = "CarDisconnected"
+COMMUNICATION_FAULT = "CommunicationFault"
 RUNNING = "Running"
 COMPLETED = "Completed"
 
@@ -102,27 +103,55 @@ class OpenOccurrence:
 class OpenSession:
     """A charging session, while its car is there."""
 
-    def __init__(self, connector: int, turn: int, utc_ns: int, phase: str, *, continued: bool) -> None:
+    def __init__(self, connector: int, turn: int, utc_ns: int, *, continued: bool = False) -> None:
         self.connector = connector
         self.begin_turn = turn
         self.begin_utc_ns = utc_ns
         self.continued = continued
         self.readings = 0
-        self._phase = phase
-        self._has_run = phase in (RUNNING, COMPLETED)
+        self._wants_power = False
+        """EVerest does."""
+        self._has_charged = False
+        """The power unit was asked for more than to get ready: insulation test, precharge, charging."""
+        self._is_completed = False
+        """EVerest switched off after that."""
+        self._stopped = ""
+        """Why the driver switched off by itself."""
+        self._is_asked = False
         self._link_lost = False
-        """And not come back since."""
+        """While the power unit was asked for something, and it has not been since."""
         self._metered_w_ns = self._requested_w_ns = 0.0
         self._meter: tuple[int, float] | None = None
         self._request: tuple[int, float] | None = None
 
-    def moved(self, phase: str, cause: str) -> None:
-        """To another state of the connector (actors/connector_table.py)."""
-        if phase in (RUNNING, COMPLETED):
-            self._has_run, self._link_lost = True, False
-        elif cause.startswith("link to the PSU failed"):
-            self._link_lost = True
-        self._phase = phase
+    def restore(self, phase: str, *, wants_power: bool, resuming: bool) -> None:
+        """As it stands in a snapshot: the connector's state, EVerest's mode, and whether the link is lost."""
+        self._has_charged = phase in (RUNNING, COMPLETED) or resuming
+        self._is_completed = phase == COMPLETED
+        self._is_asked = self._has_charged and not self._is_completed
+        self._wants_power = wants_power
+        self._link_lost = resuming
+
+    def switched(self, *, on: bool) -> None:
+        """EVerest wants power, or none."""
+        self._wants_power = on
+        self._is_completed = self._has_charged and not on and not self._stopped
+        if on:
+            self._stopped = ""
+
+    def stopped(self, why: str) -> None:
+        """The driver switches off by itself."""
+        if self._wants_power:
+            self._wants_power, self._stopped = False, why
+
+    def asked(self, *, supplying: bool) -> None:
+        """The power unit is asked for something; `supplying`: for more than to get ready."""
+        self._is_asked, self._link_lost = True, False
+        self._has_charged = self._has_charged or supplying
+
+    def lost_link(self) -> None:
+        """To the power unit."""
+        self._link_lost = self._is_asked and not self._is_completed
 
     def metered(self, at_ns: int, power_w: float) -> None:
         """The power meter says so."""
@@ -146,19 +175,23 @@ class OpenSession:
 
     def outcome(self) -> str:
         """The car is gone."""
-        if self._phase == COMPLETED:
+        if self._is_completed:
             return "completed by EVerest"
+        if self._stopped:
+            return f"stopped: {self._stopped}"
         if self._link_lost:
             return "link lost"
-        return "car left" if self._phase == RUNNING else "car left before charging"
+        return "car left" if self._has_charged else "car left before charging"
 
     def unfinished(self) -> str:
         """The log ends, the car is there."""
-        if self._phase == COMPLETED:
+        if self._is_completed:
             return "completed, car still there"
+        if self._stopped:
+            return f"stopped: {self._stopped}, car still there"
         if self._link_lost:
             return "link lost, car still there"
-        return "still charging" if self._phase == RUNNING else "not charging yet"
+        return "still charging" if self._has_charged else "not charging yet"
 
 
 def listed(

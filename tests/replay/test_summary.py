@@ -5,9 +5,18 @@ from pathlib import Path
 import msgspec
 import pytest
 from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
-from fusioncharger.messages.inputs import BspEventReceived, PowermeterMeasured
-from fusioncharger.messages.types import BspEvent
-from fusioncharger.replay.log_format import seal
+from fusioncharger.messages.inputs import (
+    BspEventReceived,
+    Input,
+    ModeRequested,
+    PowermeterMeasured,
+    SessionEventReceived,
+    ShutdownRequested,
+    TimerFired,
+)
+from fusioncharger.messages.outputs import ErrorRaised, ModePublished, PowerRequested, TurnFailed
+from fusioncharger.messages.types import BspEvent, ChargingPhase, Mode, PowerRequestMode, RequirementType
+from fusioncharger.replay.log_format import SegmentEnd, seal
 from fusioncharger.replay.log_info import gather, info_text, summarise
 from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.records import RecordReader
@@ -15,6 +24,7 @@ from fusioncharger.replay.summary import LIMIT, Summariser, Summary
 from fusioncharger.replay.summary_merge import merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
 
@@ -132,12 +142,87 @@ def test_odd_payloads_are_counted_and_no_more(
 def test_lists_are_bounded_and_what_is_beyond_is_counted() -> None:
     summariser = Summariser()
     for number in range(LIMIT + 5):
-        for text in ("CarDisconnected -> NoKeyYet (car connected)", "NoKeyYet -> CarDisconnected (x)"):
-            line = {"type": "LogWritten", "level": "info", "connector": 1, "text": text}
-            summariser.add("LogWritten", seal(line), number, number, number)
+        for event in (BspEvent.B, BspEvent.A):
+            payload = seal(BspEventReceived(connector=1, event=event))
+            summariser.add("BspEventReceived", payload, number, number, number)
     found = summariser.summary()
     assert len(found.sessions) == LIMIT
     assert found.beyond == {"sessions": 5}
     both = merged([found, found])
     assert len(both.sessions) == LIMIT
     assert both.beyond == {"sessions": LIMIT + 10}
+
+
+CAR = BspEventReceived(connector=1, event=BspEvent.B)
+GONE = BspEventReceived(connector=1, event=BspEvent.A)
+NATIVE_CAR = SessionEventReceived(connector=1, event="SessionStarted", reason="EVConnected")
+NATIVE_GONE = SessionEventReceived(connector=1, event="SessionFinished")
+EXPORT = ModeRequested(connector=1, mode=Mode.EXPORT, charging_phase=ChargingPhase.CHARGING)
+OFF = ModeRequested(connector=1, mode=Mode.OFF, charging_phase=ChargingPhase.OTHER)
+OFF_TOLD = ModePublished(connector=1, mode=Mode.OFF)
+LINK_LOST = ErrorRaised(connector=1, error_type="CommunicationFault", sub_type="", message="")
+FAILED = TurnFailed(actor="connector/1", exception_type="ValueError", message="")
+TIMER = TimerFired(owner="connector/1", name="heartbeat", number=1)
+SHUTDOWN = ShutdownRequested(reason="SIGTERM")
+
+
+def asked(requirement_type: RequirementType) -> PowerRequested:
+    return PowerRequested(
+        connector=1,
+        connector_no=1,
+        dst=bytes(6),
+        st_num=1,
+        t_ns=0,
+        requirement_type=requirement_type,
+        mode=PowerRequestMode.CONSTANT_CURRENT,
+        voltage_v=400.0,
+        current_a=10.0,
+    )
+
+
+READY = asked(RequirementType.MODULE_PLACEHOLDER_REQUEST)
+CHARGE = asked(RequirementType.CHARGING)
+
+
+@pytest.mark.parametrize(
+    ("messages", "outcome"),
+    [
+        ((CAR, EXPORT, READY, CHARGE, OFF, OFF_TOLD, GONE), "completed by EVerest"),
+        ((CAR, EXPORT, READY, CHARGE, GONE), "car left"),
+        ((CAR, GONE), "car left before charging"),
+        ((CAR, EXPORT, READY, GONE), "car left before charging"),
+        ((CAR, EXPORT, READY, OFF, OFF_TOLD, GONE), "car left before charging"),
+        ((CAR, EXPORT, READY, CHARGE, OFF, EXPORT, READY, CHARGE, GONE), "car left"),
+        ((CAR, EXPORT, READY, CHARGE, TIMER, LINK_LOST, GONE), "link lost"),
+        ((CAR, EXPORT, READY, CHARGE, TIMER, LINK_LOST, TIMER, READY, CHARGE, GONE), "car left"),
+        ((CAR, EXPORT, READY, CHARGE, OFF, OFF_TOLD, TIMER, LINK_LOST, GONE), "completed by EVerest"),
+        ((CAR, TIMER, LINK_LOST, GONE), "car left before charging"),
+        ((CAR, EXPORT, READY, CHARGE, TIMER, OFF_TOLD, GONE), "stopped: EVerest was lost"),
+        (
+            (CAR, EXPORT, READY, CHARGE, TIMER, OFF_TOLD, EXPORT, READY, CHARGE, OFF, GONE),
+            "completed by EVerest",
+        ),
+        ((CAR, EXPORT, READY, CHARGE, TIMER, FAILED, OFF_TOLD, GONE), "stopped: a turn failed"),
+        ((CAR, EXPORT, READY, CHARGE, OFF, FAILED, OFF_TOLD, TIMER, OFF_TOLD, GONE), "completed by EVerest"),
+        ((CAR, OFF_TOLD, EXPORT, CHARGE), "still charging"),
+        ((CAR, EXPORT, READY), "not charging yet"),
+        ((CAR, EXPORT, CHARGE, OFF), "completed, car still there"),
+        ((CAR, EXPORT, CHARGE, TIMER, LINK_LOST), "link lost, car still there"),
+        ((CAR, EXPORT, CHARGE, TIMER, OFF_TOLD), "stopped: EVerest was lost, car still there"),
+        ((CAR, EXPORT, CHARGE, SHUTDOWN, OFF_TOLD, SegmentEnd(goodbye=True)), "driver ended"),
+        ((CAR, EXPORT, CHARGE, SegmentEnd(goodbye=False)), "driver ended without goodbye"),
+        ((NATIVE_CAR, EXPORT, CHARGE, OFF, NATIVE_GONE), "completed by EVerest"),
+        ((CAR, EXPORT, CHARGE, NATIVE_GONE), "still charging"),
+    ],
+)
+def test_how_a_session_ended_is_told_from_inputs_and_outputs(
+    messages: tuple[Struct, ...], outcome: str
+) -> None:
+    summariser = Summariser()
+    turn = 0
+    for message in messages:
+        turn += isinstance(message, Input)
+        summariser.add(type(message).__name__, seal(message), turn, turn, turn)
+    found = summariser.summary()
+    assert [session.outcome for session in found.sessions] == [outcome]
+    assert found.odd_records == 0
