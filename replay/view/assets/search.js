@@ -1,5 +1,7 @@
 /* Finds the turns that hold a text, block by block, with the page alive meanwhile. Rows found are in order. */
 
+const AHEAD = 8;
+
 const Search = {
   rows: [],
   run: 0,
@@ -50,8 +52,12 @@ const Search = {
 
   async scan(wanted, run, thenGo) {
     let paused = performance.now();
+    const unpacking = []; // a few blocks ahead, as a block is unpacked in threads of the browser's own
     for (let block = 0; block < Turns.blocks; block += 1) {
-      const text = (await Turns.text(block)).toLowerCase();
+      while (unpacking.length < AHEAD && block + unpacking.length < Turns.blocks) {
+        unpacking.push(Turns.text(block + unpacking.length));
+      }
+      const text = (await unpacking.shift()).toLowerCase();
       if (run !== Search.run) return; // another search has begun
       const before = Search.rows.length;
       if (text.includes(wanted)) {
