@@ -3,6 +3,7 @@
 # make lint   ruff, mypy, import-linter
 # make bench  the figures of docs/performance.md
 # make load   floods while four cars charge, for LOAD_SECONDS (60)
+# make soak   session after session at 60 times the usual rate, for MINUTES (10)
 #
 # Each target sets up what it needs in .venv, from requirements-dev.txt (versions and hashes). That file is complete,
 # so pip need not resolve anything: without --no-deps, older ones refuse `coverage[toml]` once a newer coverage is out.
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo test coverage lint bench load setup clean
+.PHONY: demo test coverage lint bench load soak setup clean
 
 setup: $(VENV)/.installed
 
@@ -59,6 +60,10 @@ bench: setup
 LOAD_SECONDS ?= 60
 load: setup
 	LOAD_SECONDS=$(LOAD_SECONDS) $(BIN)/pytest -q -s tests/load
+
+MINUTES ?= 10
+soak: setup
+	SOAK_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/soak/soak.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

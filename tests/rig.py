@@ -37,6 +37,7 @@ class Feed(Generic[T]):
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._items: list[T] = []
+        self._forgotten = 0
 
     def add(self, item: T) -> None:
         with self._condition:
@@ -50,7 +51,14 @@ class Feed(Generic[T]):
     def mark(self) -> int:
         """A place to wait from."""
         with self._condition:
-            return len(self._items)
+            return self._forgotten + len(self._items)
+
+    def forget(self, before: int) -> None:
+        """Drop what came before that mark: for tests that last for hours. `all` is without it then."""
+        with self._condition:
+            count = min(max(0, before - self._forgotten), len(self._items))
+            del self._items[:count]
+            self._forgotten += count
 
     def wait(
         self, condition: Callable[[T], bool], *, after: int = 0, timeout_s: float = TIMEOUT_S, what: str = ""
@@ -59,7 +67,8 @@ class Feed(Generic[T]):
         found: list[T] = []
 
         def look() -> bool:
-            found.extend(item for item in self._items[after:] if condition(item))
+            items = self._items[max(0, after - self._forgotten) :]
+            found.extend(item for item in items if condition(item))
             return bool(found)
 
         with self._condition:
@@ -135,12 +144,14 @@ class Process:
 class Everest:
     """EVerest and the board supports, as far as the driver sees them."""
 
-    def __init__(self, port: int, login: tuple[str, str] | None = None) -> None:
-        """`login`: user and password."""
+    def __init__(
+        self, port: int, login: tuple[str, str] | None = None, topics: Sequence[str] = ("#",)
+    ) -> None:
+        """`login`: user and password; `topics`: what it listens to."""
         self.messages: Feed[tuple[str, str]] = Feed()
         self._subscribed = threading.Event()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe([(topic, 1) for topic in topics])
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = lambda _client, _data, message: self.messages.add(
             (message.topic, message.payload.decode())
@@ -296,7 +307,9 @@ class Rig:
         self.mock_port = self.mock.events.wait(lambda event: event["event"] == "listening")["port"]
         self.config = directory / "site.toml"
         self.config.write_text(self._config_text(settings, self.mock_port, tables))
-        self.everest = Everest(self.broker.port)
+        self.topics: Sequence[str] = ("#",)
+        """What EVerest listens to."""
+        self.everest = Everest(self.broker.port, self.topics)
         self._drivers: list[Process] = []
         self._contactor_on = False
 
@@ -318,7 +331,7 @@ class Rig:
     def reconnect_everest(self) -> None:
         """EVerest anew, on a broker that was started anew; its messages start anew, too."""
         self.everest.close()
-        self.everest = Everest(self.broker.port)
+        self.everest = Everest(self.broker.port, self.topics)
 
     def psu(self, do: str, **fields: object) -> None:
         """Have the mock do something (docs/mock.md) and wait until it is done."""

@@ -29,12 +29,12 @@ UNAVAILABLE = "VendorWarning", "journal_unavailable"
 
 
 def charging_driver(system: Rig, fault: str) -> int:
-    """A driver whose connectors charge, all frames sent five times; where its events go on from."""
+    """A driver whose connectors charge; where the mock's events go on from."""
     system.start_driver(fault=fault)
     for connector in range(1, system.connectors + 1):
         mark = system.mock.events.mark()
         system.charge(connector)
-        system.mock.events.wait(lambda event: event.get("sq_num") == 5, after=mark, what="steady repeats")
+    system.mock.events.wait(lambda event: event.get("sq_num") == 5, after=mark, what="steady repeats")
     return system.mock.events.mark()
 
 
