@@ -105,8 +105,17 @@ class MqttConnection:
 
     def serve(self) -> None:
         """Connects and returns when the connection is lost. OSError: there was none."""
-        with self._pulse.blocking():
-            self._connect()
+        try:
+            with self._pulse.blocking():
+                self._connect()
+            self._serve()
+        finally:
+            # They and the client hold one another. It would be left to the garbage collector, and the two
+            # sockets with which it wakes itself would stay open until that comes: for each connection.
+            client = self._client
+            client.on_socket_open = client.on_connect = client.on_subscribe = client.on_disconnect = None
+
+    def _serve(self) -> None:
         deadline = time.monotonic() + CONNACK_TIMEOUT_S
         try:
             while self._client.loop(timeout=1.0 if self._answered else 0.1) is MQTTErrorCode.MQTT_ERR_SUCCESS:

@@ -144,9 +144,7 @@ class Process:
 class Everest:
     """EVerest and the board supports, as far as the driver sees them."""
 
-    def __init__(
-        self, port: int, login: tuple[str, str] | None = None, topics: Sequence[str] = ("#",)
-    ) -> None:
+    def __init__(self, port: int, login: tuple[str, str] | None = None, topics: Sequence[str] = ("#",)) -> None:
         """`login`: user and password; `topics`: what it listens to."""
         self.messages: Feed[tuple[str, str]] = Feed()
         self._subscribed = threading.Event()

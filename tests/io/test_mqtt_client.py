@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import gc
 import hashlib
 import os
 import queue
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
@@ -323,3 +325,21 @@ def test_a_broker_that_spoke_mqtt_5_is_never_taken_for_an_old_one(broker, start,
         driver.expect(("connected", True))
         assert proxy.connections > attempts
     assert log.count("only speaks 3.1.1") == 0
+
+
+def test_lost_connections_leave_no_descriptors(broker, start):
+    with TcpProxy(broker.port) as proxy:
+        driver = start(proxy.port)
+        driver.expect(("connected", False))
+        gc.disable()  # nothing must be left to it
+        try:
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            for _ in range(10):
+                proxy.cut()
+                driver.expect_loss()
+                proxy.restore()
+                driver.expect(("connected", True))
+            left = len(list(Path("/proc/self/fd").iterdir())) - before
+        finally:
+            gc.enable()
+    assert left < 5, "each connection had two of its own"
