@@ -106,12 +106,14 @@ class MqttClient:
                 self._closing.wait(LAST_RETRY_S)
                 continue
             connection = self._serve_one_connection(version, access)
-            if version is MQTTProtocolVersion.MQTTv5 and self._is_too_old(connection):
+            is_too_old = version is MQTTProtocolVersion.MQTTv5 and self._is_too_old(connection)
+            if not is_too_old and not connection.is_online:
+                self._complain(connection.loss)
+            del connection  # its descriptors are not to outlive it as long as the next one stands
+            if is_too_old:
                 version = MQTTProtocolVersion.MQTTv311
                 continue
             version = MQTTProtocolVersion.MQTTv5
-            if not connection.is_online:
-                self._complain(connection.loss)
             if time.monotonic() - started_at >= STABLE_AFTER_S:
                 delay_s = FIRST_RETRY_S
             self._closing.wait(delay_s)
