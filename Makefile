@@ -4,6 +4,7 @@
 # make bench  the figures of docs/performance.md
 # make load   floods while four cars charge, for LOAD_SECONDS (60)
 # make soak   session after session at 60 times the usual rate, for MINUTES (10)
+# make fuzz   TARGET=… SECONDS=…: one fuzz target (docs/fuzzing.md)
 #
 # Each target sets up what it needs in .venv, from requirements-dev.txt (versions and hashes). That file is complete,
 # so pip need not resolve anything: without --no-deps, older ones refuse `coverage[toml]` once a newer coverage is out.
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo test coverage lint bench load soak setup clean
+.PHONY: demo test coverage lint bench fuzz load soak setup clean
 
 setup: $(VENV)/.installed
 
@@ -65,5 +66,12 @@ MINUTES ?= 10
 soak: setup
 	SOAK_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/soak/soak.py
 
+# Where there is no wheel of atheris, the target runs under hypothesis.
+SECONDS ?= 60
+fuzz: setup
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
+	  -r requirements-fuzz.txt 2>/dev/null || echo "no atheris for this Python or machine"
+	$(BIN)/python tests/fuzz/run.py $(TARGET) --seconds $(SECONDS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info .fuzz

@@ -39,8 +39,8 @@ DISPENSER_ALARMS_BY_ERROR = {
 }
 CONTACTOR_FAULT_ERROR = "MREC17EVSEContactorFault"
 MAX_INSTANCES = 100
-"""Of one error at one board. A board has a few; one that makes up a sub_type for every message must not make the
-state, and with it every turn and every snapshot, grow without end. The alarm is set all the same."""
+"""Of one error at one board. A board has a few; one that makes up a sub_type for every message must not make
+the state, and with it every turn and every snapshot, grow without end. The alarm is set all the same."""
 
 
 class DispenserAlarmsState(ActorState, frozen=True, kw_only=True):

@@ -305,8 +305,8 @@ class Runtime:
 
     def adopt(self, actor: CoreActor[Any]) -> None:
         """An actor starts. Pykka's refs are weak: this is what keeps the actor alive."""
-        # Its registry holds the ref, with it the mailbox, and so all of this runtime, until the actor is stopped:
-        # whoever replays many segments would keep a core for each.
+        # Its registry holds the ref, with it the mailbox, and so all of this runtime, until the actor is
+        # stopped: whoever replays many segments would keep a core for each.
         pykka.ActorRegistry.unregister(actor.actor_ref)
         self._actors[actor.actor_urn] = actor
         self.refs[actor.actor_urn] = actor.actor_ref

@@ -146,7 +146,7 @@ def _choose(kind: Kind, own: list[str], of_manager: str, place: int, count: int)
 
 def _own_devices(modules: Mapping, module_id: str, notes: list[str]) -> dict[str, list[str]]:
     """Kind.key → the module ids that the module itself is connected to."""
-    own: dict[str, list[str]] = {}
+    own: dict[str, dict[str, None]] = {}
     for requirement, targets in connections(modules, module_id).items():
         name = requirement.lower()
         for target, _ in targets:
@@ -156,6 +156,6 @@ def _own_devices(modules: Mapping, module_id: str, notes: list[str]) -> dict[str
             )
             if kind is None:
                 notes.append(f"connections.{requirement} of {module_id}, to {target}: not known here")
-            elif target not in own.setdefault(kind.key, []):
-                own[kind.key].append(target)
-    return own
+            else:
+                own.setdefault(kind.key, {})[target] = None
+    return {key: list(targets) for key, targets in own.items()}

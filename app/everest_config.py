@@ -39,6 +39,8 @@ _CONNECTOR_SETTINGS: dict[str, type] = {
     "max_export_current_A": float,
     "max_export_power_W": float,
 }
+_MAX_CONNECTORS = 12
+"""Of a power unit. A dispenser has fewer, which `parse` sees to."""
 _SHOWN_DEFAULTS = ("ethernet_interface", "psu_ip", "psu_port", "esn", "tls_enabled")
 _NULLS = ("", "~", "null", "Null", "NULL")
 _BROKER_SETTINGS = {
@@ -125,6 +127,9 @@ def _implementations(modules: Mapping, module_id: str, notes: list[str]) -> list
         else:
             notes.append(f"config_implementation.{implementation}: not known here, left out")
     ordered = sorted(connectors, key=lambda name: (_number(name), name))
+    if len(ordered) > _MAX_CONNECTORS:  # each is looked up in all modules
+        notes.append(f"{len(ordered)} connectors: those after number {_MAX_CONNECTORS} are left out")
+        ordered = ordered[:_MAX_CONNECTORS]
     for place, implementation in enumerate(ordered, 1):
         if implementation not in used:
             notes.append(f"{implementation}: no EvseManager's powersupply_DC is connected to it; leave it out?")

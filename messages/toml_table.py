@@ -6,8 +6,8 @@ ValueError than its own, and a table that dotted keys nest deeply, or a number t
 
 Rules:
 - A table or TomlError, in time linear in the text; its size is bounded, too.
-- No value is nested deeper than MAX_DEPTH, and every integer has 64 bits at most, as TOML wants it: so any value
-  can be shown and compared without another thought.
+- No value is nested deeper than MAX_DEPTH, and every integer has 64 bits at most, as TOML wants it: so any
+  value can be shown and compared without another thought.
 """
 
 import tomllib

@@ -160,12 +160,12 @@ class Walk:
         self._reader: LogReader = segment.read()
         try:
             self._stepper = Stepper(self._reader.header)
+            self._turns = self._reader.turns()
+            self.next: Turn | None = next(self._turns, None)
+            """The turn that comes now; None: the segment has come to its end."""
         except BaseException:
             self._reader.close()
             raise
-        self._turns = self._reader.turns()
-        self.next: Turn | None = next(self._turns, None)
-        """The turn that comes now; None: the segment has come to its end."""
         self._last: Step | None = None
 
     @property

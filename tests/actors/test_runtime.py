@@ -1,11 +1,15 @@
 """The runtime's contract: what Pykka promises must hold on it, and turns are undone as a whole."""
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pykka
 import pytest
+from core_harness import make_config
 from fusioncharger.actors.runtime import ActorSpec, ActorState, CoreActor, Failure, Runtime
+from fusioncharger.actors.system import build
 from fusioncharger.messages.inputs import Input, ShutdownRequested, TimerFired
 from fusioncharger.messages.internal import Internal
 from fusioncharger.messages.outputs import AnyOutput, CancelTimer, LogWritten, StartTimer
@@ -256,6 +260,13 @@ def test_timers_count_by_number() -> None:
     assert seen(runtime, "a")[-1] == "fired"
     runtime.turn(TimerFired(owner="a", name="t", number=3))
     assert seen(runtime, "a").count("fired") == 1
+
+
+def test_a_core_that_nobody_needs_any_more_is_gone() -> None:
+    """Pykka's registry would keep it, and whoever replays many segments makes a core for each."""
+    core = weakref.ref(build(make_config()))
+    gc.collect()
+    assert core() is None
 
 
 def test_stop_stops_all() -> None:

@@ -2,7 +2,7 @@
 
     run.py TARGET --seconds N      atheris, or hypothesis where that cannot be installed
     run.py TARGET FILE …           runs the target on these inputs: to see a finding again
-    run.py TARGET --minimise DIR   atheris: writes the inputs of DIR that reach something of their own to the corpus
+    run.py TARGET --minimise       atheris: what was kept and reaches something of its own goes into the corpus
 
 Inputs that reach something new are kept in .fuzz/TARGET/corpus, a finding in .fuzz/TARGET/.
 """
@@ -10,16 +10,19 @@ Inputs that reach something new are kept in .fuzz/TARGET/corpus, a finding in .f
 import argparse
 import importlib
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 TESTS = Path(__file__).resolve().parents[1]
 CORPUS = TESTS / "corpus"
 WORK = TESTS.parent / ".fuzz"
 MAX_INPUT_BYTES = 4096
 MAX_INPUT_S = 10
+MAX_CORPUS_FILE_BYTES = 700
 MAX_MEMORY_MB = 2048
 
 TARGETS = (
@@ -48,8 +51,9 @@ def main() -> int:
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("inputs", nargs="*", type=Path)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--minimise", type=Path, metavar="DIR")
-    arguments = parser.parse_args()
+    parser.add_argument("--minimise", action="store_true")
+    # libFuzzer's merge runs this program again, with options of its own.
+    arguments, options = parser.parse_known_args()
     sys.path.insert(0, str(TESTS))
     logging.disable()  # pymodbus tells of every PDU that it does not know
     if arguments.inputs:
@@ -61,7 +65,9 @@ def main() -> int:
             parser.error("--minimise needs atheris")
         print("atheris is not installed here: hypothesis instead, which sees no coverage")
         return run_hypothesis(arguments.target, arguments.seconds)
-    return run_atheris(atheris, arguments.target, arguments.seconds, arguments.minimise)
+    if not options:
+        options = libfuzzer_options(arguments.target, arguments.seconds, minimise=arguments.minimise)
+    return run_atheris(atheris, arguments.target, options)
 
 
 def run_inputs(target: str, paths: list[Path]) -> int:
@@ -72,13 +78,18 @@ def run_inputs(target: str, paths: list[Path]) -> int:
     return 0
 
 
-def run_atheris(atheris, target: str, seconds: int, minimise: Path | None) -> int:  # noqa: ANN001
+def run_atheris(atheris: ModuleType, target: str, options: list[str]) -> int:
     with atheris.instrument_imports(include=_INSTRUMENTED):
         check = load(target)
+    atheris.Setup([f"{sys.executable} {__file__} {target}", *options], check)
+    atheris.Fuzz()
+    return 0
+
+
+def libfuzzer_options(target: str, seconds: int, *, minimise: bool) -> list[str]:
     work = WORK / target
-    found = work / "corpus"
+    found, seeds = work / "corpus", CORPUS / target
     found.mkdir(parents=True, exist_ok=True)
-    seeds = CORPUS / target
     seeds.mkdir(parents=True, exist_ok=True)
     options = [
         f"-max_len={MAX_INPUT_BYTES}",
@@ -88,16 +99,15 @@ def run_atheris(atheris, target: str, seconds: int, minimise: Path | None) -> in
         "-print_final_stats=1",
         "-len_control=0",  # what is short says little to most targets
     ]
-    if minimise:
-        options += ["-merge=1", str(seeds), str(minimise)]
-    else:
-        options += [f"-max_total_time={seconds}", str(found), str(seeds)]
-    words = TESTS / "fuzz" / "words" / f"{target}.txt"
-    if words.exists():
-        options.append(f"-dict={words}")
-    atheris.Setup([f"fuzz {target}", *options], check)
-    atheris.Fuzz()
-    return 0
+    if not minimise:
+        return [*options, f"-max_total_time={seconds}", str(found), str(seeds)]
+    small = work / "small"
+    shutil.rmtree(small, ignore_errors=True)
+    small.mkdir()
+    for path in found.iterdir():
+        if path.stat().st_size <= MAX_CORPUS_FILE_BYTES:
+            shutil.copy(path, small)
+    return [*options, "-set_cover_merge=1", str(seeds), str(small)]
 
 
 def run_hypothesis(target: str, seconds: int) -> int:

@@ -1,7 +1,7 @@
 """Fuzz bytes as choices: what a target needs besides the bytes themselves.
 
-Bytes are taken from the front, and zeros come when there are none left, so that any input means something, and a
-small change of the input is a small change of what it means.
+Bytes are taken from the front, and zeros come when there are none left, so that any input means something, and
+a small change of the input is a small change of what it means.
 """
 
 from collections.abc import Sequence

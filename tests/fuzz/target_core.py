@@ -1,9 +1,10 @@
-"""The whole driver without its sockets: any bytes from PSU, EVerest and boards, in any order, through codecs and
-core. No turn fails, everything can be recorded, and everything that goes out can be encoded.
+"""The whole driver without its sockets: any bytes from PSU, EVerest and boards, in any order, through codecs
+and core. No turn fails, everything can be recorded, and everything that goes out can be encoded.
 
     input   steps: operation, its arguments
 """
 
+import contextlib
 import struct
 
 import msgspec
@@ -198,7 +199,5 @@ def goose(driver: Driver, source: Source) -> None:
     header = GooseHeader(st_num=source.number(4), sq_num=source.number(4), t_seconds=0, t_fraction=0)
     key = source.choice((KEY, OTHER_KEY))
     frame = goose_codec.encode(message, header, dst=OWN_MAC, src=PSU_MAC, vlan_id=0, vlan_priority=5, key=key)
-    try:
+    with contextlib.suppress(GooseError):
         driver.feed(driver.acceptance.decide(frame, driver.core.at_ns).reply)
-    except GooseError:
-        pass

@@ -1,4 +1,4 @@
-"""Log files, altered, cut, with their checksums made right again, compressed: reader, recover, info, time travel.
+"""Log files, altered, cut, sealed again, compressed: reader, recover, info, time travel, alarms at start.
 
 input   0, file                                  any bytes
         1, form, length, patches …               a true log, cut and altered: what is read of it is true

@@ -1,4 +1,5 @@
-"""Modbus from the PSU: what the link makes of any bytes, however TCP (or TLS, which carries the same) cuts them.
+"""Modbus from the PSU: what the link makes of any bytes, however TCP (or TLS, which carries the same) cuts
+them.
 
 input   cuts, then the stream
 """
@@ -10,7 +11,6 @@ from fusioncharger.io.modbus_codec import DispenserCodec, ReadRequest, Request, 
 from fusioncharger.io.modbus_link import _inputs
 from fusioncharger.messages.inputs import AnyInput
 from fusioncharger.messages.registers import CONNECTOR_OFFSETS
-
 from fuzz.source import Source, cut
 
 KEY_WORDS = {

@@ -28,8 +28,7 @@ def check(data: bytes) -> None:
             lines = LineReader().feed(source.rest() + b"\n")
             steps = tuple(Step(number, 0.0, parse_line(line)) for number, line in enumerate(lines, 1))
             scenario = Scenario("start", steps)
-    except (ScenarioError, CommandError) as error:
-        assert str(error)
+    except (ScenarioError, CommandError):
         return
     if len(scenario.steps) <= 50:
         AnsweringBench(scenario).run()

@@ -6,6 +6,7 @@ import logging
 import queue
 import time
 
+import paho.mqtt.client as paho
 import pytest
 from broker import Mosquitto
 from fusioncharger.io.everest_bridge import REJECTIONS_SHOWN_PER_SECOND, EverestBridge
@@ -166,3 +167,14 @@ def test_the_broker_away_blocks_nothing(broker, bridge, inputs):
         assert inputs.get(timeout=TIMEOUT_S) == BrokerConnected(session_present=False)
         bridge.handle(ModePublished(connector=1, mode=Mode.OFF))
         assert peer.get() == (f"{PSU}/m2e/mode", b'"Off"', False)
+
+
+def test_a_topic_that_is_not_utf_8_is_a_rejected_message():
+    """No broker that keeps to MQTT sends one; as an exception it was neither counted nor shown sparingly."""
+    received = []
+    bridge = EverestBridge(Config(connectors=()), None, received.append)
+    for _ in range(100):
+        bridge._receive(paho.MQTTMessage(topic=b"everest_api/\xff"))
+    assert bridge.rejected_count == 100
+    assert len(received) <= 2 * REJECTIONS_SHOWN_PER_SECOND + 1
+    assert received[0].topic == "(not UTF-8)"

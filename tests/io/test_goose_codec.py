@@ -1,8 +1,11 @@
 """The GOOSE codec against captured frames, and against anything at all."""
 
+import ast
 import contextlib
+import hmac
 import math
 import struct
+from pathlib import Path
 from unittest import mock
 
 import msgspec
@@ -292,3 +295,35 @@ def test_what_encode_makes_is_decoded_the_fast_way(
 ) -> None:
     with mock.patch.object(goose_codec, "_decode_header", side_effect=AssertionError):
         assert decode(with_header(message, header, key)).header == header
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_only_the_comparison_in_constant_time_decides(monkeypatch, says):
+    """Whatever compares signatures besides would decide one of these four by itself."""
+    compared = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append((one, other)) or says)
+    right, wrong = decode(frame_of(reply(), KEY)), decode(frame_of(reply(), OTHER_KEY))
+    assert verify(right, KEY) is says
+    assert verify(wrong, KEY) is says
+    expected = hmac.digest(KEY, right.authenticated, "sha256")
+    assert compared == [(expected, right.signature), (expected, wrong.signature)]
+
+
+def test_nothing_else_looks_into_a_signature():
+    """`signature` is compared with None, handed to verify's comparison, and read nowhere else."""
+    package = Path(goose_codec.__file__).parents[1]
+    found = []
+    for folder in ("io", "mock", "app"):
+        for path in sorted((package / folder).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            harmless = {
+                id(node.left)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot)
+            }
+            found += [
+                f"{folder}/{path.name}"
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and node.attr == "signature" and id(node) not in harmless
+            ]
+    assert found == ["io/goose_codec.py"]

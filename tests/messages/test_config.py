@@ -147,3 +147,22 @@ def test_several_problems_are_all_said() -> None:
     text = problem("a = 1\nb = 2" + CONNECTOR)
     assert len(text.splitlines()) == 2
     assert all(line.startswith("site.toml: ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'esn = "0123\\n"',
+        'software_version = "1\\n"',
+        'telemetry_topic_prefix = "fc\\n"',
+        'error_history = "history\\n"',
+        'error_history = "a\\tb"',
+        f'error_history = "{"x" * 1001}"',
+        f'telemetry_topic_prefix = "{"x" * 1001}"',
+        f'mqtt.topic_prefix = "{"x" * 1001}"',
+    ],
+)
+def test_no_line_end_and_no_endless_topic(line: str) -> None:
+    """Python's `$` lets a line end pass; and a topic has 65535 bytes at most."""
+    with pytest.raises(ConfigError, match=line.partition(" ")[0].replace(".", r"\.")):
+        parse(line + "\n" + CONNECTOR, "config.toml")

@@ -6,8 +6,10 @@ from fusioncharger.messages.goose import bits_of_float
 from fusioncharger.messages.outputs import Segment
 from fusioncharger.messages.types import RequirementType
 from fusioncharger.mock.actions import Action, DisconnectAsked, PowerPublished, ReplySent
+from fusioncharger.mock.commands import command_from
 from fusioncharger.mock.dispenser_session import KEY
 from fusioncharger.mock.psu_state import PsuState
+from fusioncharger.mock.scenario import Scenario, Step
 from model_bench import DISPENSER, MAC, PLACEHOLDER, SECOND_NS, STOP, Bench, power
 
 
@@ -398,3 +400,21 @@ def test_power_is_published_on_change_at_once_and_unchanged_once_a_second() -> N
         (1500, PowerPublished(5, 0.0, 0.0)),
         (2498, PowerPublished(5, 0.0, 0.0)),
     ]
+
+
+@pytest.mark.parametrize(("voltage_v", "current_a"), [(3e38, 3e38), (-400.0, 50.0), (3e38, -3e38)])
+def test_a_request_that_no_car_makes_leaves_the_grid_as_it_is_or_at_its_limit(
+    voltage_v: float, current_a: float
+) -> None:
+    """Found by fuzzing: a negative product, or a scenario's rating without measure, fitted no register."""
+    bench = Bench(
+        scenario=Scenario("connected", (Step(1, 1.0, command_from({"do": "ratings", "power_kw": 3e38})),))
+    )
+    bench.connect()
+    bench.run_until(2 * SECOND_NS)
+    bench.goose(power(voltage_v=voltage_v, current_a=current_a), 1)
+    bench.take_asked()
+    bench.run_until(7 * SECOND_NS)
+    drawn_a = {name: value for _, name, value in bench.take_asked() if str(name).startswith("ac_input_current")}
+    assert len(drawn_a) == 3
+    assert all(0 <= value < 1e10 for value in drawn_a.values())
