@@ -177,11 +177,7 @@ class RecordReader:
         try:
             data = chunk.data
             if chunk.compression:
-                # If the frame itself tells a size, that decides how much memory is taken, not max_output_size.
-                stated = zstandard.frame_content_size(data)
-                if stated not in (-1, chunk.uncompressed_size):  # -1: it tells none
-                    self._fail(f"a chunk of {chunk.uncompressed_size} bytes that wants to be {stated}")
-                data = zstandard.ZstdDecompressor().decompress(data, max_output_size=chunk.uncompressed_size)
+                data = decompressed(data, chunk.uncompressed_size)
         except zstandard.ZstdError as error:
             self._fail(str(error))
         if len(data) != chunk.uncompressed_size or zlib.crc32(data) != chunk.uncompressed_crc:
@@ -222,6 +218,16 @@ class RecordReader:
     def _fail(self, why: str) -> NoReturn:
         msg = f"the record at byte {self.whole_bytes} cannot be read: {why}"
         raise RecordError(msg) from None
+
+
+def decompressed(data: bytes, size_bytes: int) -> bytes:
+    """The content of a zstd frame that is to have so many bytes. zstandard.ZstdError."""
+    # If the frame itself tells a size, that decides how much memory is taken, not max_output_size.
+    told_bytes = zstandard.frame_content_size(data)
+    if told_bytes not in (-1, size_bytes):  # -1: it tells none
+        msg = f"a chunk of {size_bytes} bytes that wants to be {told_bytes}"
+        raise zstandard.ZstdError(msg)
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=size_bytes)
 
 
 def read_metadata(file: BinaryIO, name: str) -> dict[str, str] | None:

@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .log_format import FORMAT, PIPE_HEAD, TOPICS, TURN_MODULUS, Gap, SegmentEnd, seal, unsealed
+from .log_format import FORMAT, PIPE_HEAD, TOPICS, TURN_MODULUS, Gap, SegmentEnd, seal, type_name, unsealed
 from .logs import Segment
 from .reader import EndKind, UnsupportedFormatError, read_log
 from .recorder import SegmentWriter
@@ -153,6 +153,10 @@ def _before_damage(segment: Segment) -> tuple[int, int, str]:
     with segment.read() as reader:
         for turn in reader.turns():
             last_turn = turn.number
+            for output in turn.outputs:
+                if output.intact and type_name(output.payload) not in TOPICS:
+                    msg = f"turn {turn.number} has an output of a type that is unknown here"
+                    raise UnsupportedFormatError(msg)
             damage = turn.altered()
             if damage:
                 records += 1 + [output.intact for output in turn.outputs].index(False)

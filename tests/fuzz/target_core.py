@@ -17,7 +17,7 @@ from fusioncharger.io.goose_receiver import GooseAcceptance
 from fusioncharger.io.key_ring import KeyRing
 from fusioncharger.io.modbus_adu import ModbusProtocolError
 from fusioncharger.io.modbus_codec import DispenserCodec
-from fusioncharger.io.modbus_link import _inputs
+from fusioncharger.io.modbus_link import inputs_of
 from fusioncharger.messages import inputs, outputs
 from fusioncharger.messages.goose import GooseHeader, PowerRequest, PowerRequestReply, StopRequest
 from fusioncharger.messages.outputs import AnyOutput
@@ -164,7 +164,7 @@ def modbus(driver: Driver, data: bytes) -> None:
     driver.modbus.receive(data)
     try:
         while (event := driver.modbus.next_event()) is not None:
-            for message in _inputs(event, driver.core.connection, driver.ring):
+            for message in inputs_of(event, driver.core.connection, driver.ring):
                 driver.feed(message)
     except ModbusProtocolError as error:
         driver.feed(inputs.PsuDisconnected(connection=driver.core.connection, reason=str(error)))

@@ -4,6 +4,7 @@ input   0, frame                                     any bytes
         1.., kind, src, patches (place, value) …     a whole frame, its APDU altered, then signed again
 """
 
+import contextlib
 import struct
 
 import msgspec
@@ -58,6 +59,7 @@ def check(data: bytes) -> None:
     assert verify(decoded, KEY)
     assert not verify(decoded, OTHER_KEY)
     check_altered(frame, source)
+    check_guarded(frame, source)
 
 
 def signed_again(source: Source) -> bytes:
@@ -134,3 +136,28 @@ def check_altered(frame: bytes, source: Source) -> None:
     except GooseError:
         return
     assert not verify(decoded, KEY), f"byte {place} is not under the signature"
+
+
+def check_guarded(frame: bytes, source: Source) -> None:
+    """With frames that are played again refused: what is refused, for whatever reason, changes nothing."""
+    guarded = GooseAcceptance(
+        DISPENSER_MAC,
+        RINGS,
+        verify_secure=True,
+        allow_insecure=False,
+        connector_nos=(5, 6),
+        replay_protection="enforce",
+    )
+    with contextlib.suppress(GooseError):
+        guarded.decide(frame, at_ns=0)
+    known = repr(guarded._guard._publishers)
+    garbled = bytearray(frame)
+    garbled[_START + source.below(len(frame) - _START)] ^= 1 + source.below(255)
+    for again in (frame, bytes(garbled), frame):
+        try:
+            guarded.decide(again, at_ns=source.number(4))
+        except GooseError:
+            assert repr(guarded._guard._publishers) == known
+        else:
+            msg = "taken twice, or altered"
+            raise AssertionError(msg)

@@ -8,7 +8,7 @@ import msgspec
 from fusioncharger.io.key_ring import KeyRing
 from fusioncharger.io.modbus_adu import ModbusProtocolError
 from fusioncharger.io.modbus_codec import DispenserCodec, ReadRequest, Request, WriteRequest
-from fusioncharger.io.modbus_link import _inputs
+from fusioncharger.io.modbus_link import inputs_of
 from fusioncharger.messages.inputs import AnyInput
 from fusioncharger.messages.registers import CONNECTOR_OFFSETS
 from fuzz.source import Source, cut
@@ -29,7 +29,7 @@ def check(data: bytes) -> None:
 
     ring = KeyRing(4)
     for event in events:
-        for message in _inputs(event, 1, ring):
+        for message in inputs_of(event, 1, ring):
             assert _decoder.decode(msgspec.json.encode(message)) == message, "the journal loses something"
         match event:
             case ReadRequest():
@@ -55,7 +55,7 @@ def decoded(pieces: list[bytes]) -> tuple[list[Request], str]:
 
 def check_no_key(event: WriteRequest, ring: KeyRing) -> None:
     """What the core gets of a write holds no word of a key, neither as words nor as bytes."""
-    written = next(iter(_inputs(event, 1, ring)))
+    written = next(iter(inputs_of(event, 1, ring)))
     data_at = 10 if event.function == 0x06 else 13
     for place, word in enumerate(event.words):
         is_key = event.address + place in KEY_WORDS

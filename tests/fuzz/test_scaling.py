@@ -7,7 +7,6 @@ Work is counted, not timed: the calls of Python and C functions that an input of
 import struct
 import sys
 import tracemalloc
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from fusioncharger.replay.last_errors import restore_errors
 from fusioncharger.replay.log_info import gather
 from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.reader import LogError, UnsupportedFormatError, read_log
-from fusioncharger.replay.recover import _count_inputs
+from fusioncharger.replay.salvage import SEARCH_FACTOR, Salvage
 from fuzz.target_journal import CONFIG as JOURNAL_CONFIG
 from fuzz.target_journal import PLAIN, RECORDS, joined, sealed
 from fuzz.target_mqtt import NATIVE
@@ -408,17 +407,43 @@ def test_a_header_of_the_far_future_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_counting_lost_inputs_looks_at_a_byte_a_few_times() -> None:
-    """Where nothing is whole, too: beginnings without a seal, seals without a beginning, both in vain."""
-    begin, seal = b'{"type":"Started"', b',"crc32":"00000000"}'
-    for part in (begin, seal, begin + seal, begin * 3 + seal):
-        assert_linear(lambda n, part=part: lambda: _count_inputs(part * n), 500)
-    covered = b'{"type":"Started","at_ns":1'
-    whole = covered + b',"crc32":"%08x"}' % zlib.crc32(covered)
-    assert _count_inputs(begin + whole + seal + whole + whole[:-1]) == 2
+def salvaged(rest: bytes, tmp_path: Path) -> tuple[int, int]:
+    """How many messages are found in a file that is damaged from its beginning on; how many bytes the search
+    looked at."""
+    path = tmp_path / "damaged.mcap"
+    path.write_bytes(MCAP0_MAGIC + b"\xff" * 50 + rest)
+    with path.open("rb") as file:
+        salvage = Salvage(file)
+        found = sum(1 for _ in salvage.messages())
+    return found, salvage._search_bytes
 
 
-def test_beginnings_without_a_seal_take_no_quadratic_time() -> None:
-    """What counting calls does not see: a single search that starts anew at each of them."""
-    rest = b'{"type":"Started"' * 200_000
-    assert work(lambda: _count_inputs(rest)) < 100
+def test_records_that_begin_in_one_another_are_not_searched_through_again_and_again(tmp_path: Path) -> None:
+    """Each of these announces all that follows it."""
+    opening = struct.pack("<BQ", Opcode.MESSAGE, 0) + bytes(22) + b'{"type":"'
+    for count in (500, 1000, 2000):
+        rest = bytearray(opening * count)
+        for number in range(count):
+            at = number * len(opening)
+            struct.pack_into("<Q", rest, at + 1, len(rest) - at - 9)
+        found, looked_at = salvaged(bytes(rest), tmp_path)
+        assert found == 0
+        assert looked_at <= (SEARCH_FACTOR + 2) * len(rest)
+
+
+def test_what_is_whole_is_found_behind_what_begins_like_a_record(tmp_path: Path) -> None:
+    messages = [content for opcode, content in RECORDS if opcode == Opcode.MESSAGE]
+    whole = joined([(Opcode.MESSAGE, content) for content in messages])
+    garbage = b"\x05\xff\0\0\0\0\0\0\0" + bytes(22) + b'{"type":"'
+    assert salvaged(garbage * 3 + whole, tmp_path)[0] == len(messages)
+
+
+@pytest.mark.parametrize("covered", [b'{"type":"\xff"', b'{"type":"', b'{"type":"Later"'])
+def test_a_message_of_no_known_type_is_not_salvaged(tmp_path: Path, covered: bytes) -> None:
+    assert salvaged(joined([(Opcode.MESSAGE, bytes(22) + sealed(covered))]), tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("stated", [2**63, 2**64 - 1, 10**6])
+def test_a_chunk_that_lies_is_not_salvaged(tmp_path: Path, stated: int) -> None:
+    record = chunk_record(zstd_bomb(1000, 10 * 2**30), 1000, stated=stated)
+    assert peak_bytes(lambda: salvaged(joined([record]), tmp_path)) < 8 * MEGABYTE

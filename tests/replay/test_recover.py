@@ -18,11 +18,13 @@ from fusioncharger.app.log_verify_command import check
 from fusioncharger.app.replay_command import replay_command
 from fusioncharger.replay.housekeeping import compress
 from fusioncharger.replay.logs import missing_between, open_logs
-from fusioncharger.replay.reader import EndKind, LogError, Turn, read_log
+from fusioncharger.replay.reader import EndKind, LogError, Turn, UnsupportedFormatError, read_log
 from fusioncharger.replay.recover import recover
 from fusioncharger.replay.replayer import replay
+from fuzz.target_journal import PLAIN, joined, sealed, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcap.writer import MCAP0_MAGIC
 
 
 def nothing(_: int) -> None:
@@ -205,3 +207,34 @@ def arguments(declare: Callable[[argparse.ArgumentParser], None], *words: str | 
     parser = argparse.ArgumentParser()
     declare(parser)
     return parser.parse_args([str(word) for word in words])
+
+
+def test_an_output_of_a_later_version_is_said_to_be_unknown(tmp_path: Path) -> None:
+    records = split(PLAIN)
+    place = next(n for n, (_, payload) in enumerate(records) if b'{"type":"ModePublished",' in payload)
+    records[place] = records[place][0], records[place][1][:22] + sealed(b'{"type":"Later"')
+    path = tmp_path / "log.mcap"
+    path.write_bytes(MCAP0_MAGIC + joined(records) + MCAP0_MAGIC)
+    (segment,) = open_logs([path]).segments
+    with pytest.raises(UnsupportedFormatError, match="turn 1 has an output of a type that is unknown here"):
+        recover(segment, tmp_path / "out.mcap", nothing)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("what", [b"SegmentEnd", b"Gap"])
+def test_a_note_that_is_there_twice_is_damage(tmp_path: Path, what: bytes) -> None:
+    """Else recovering would count records that are not there."""
+    records = split(PLAIN)
+    place = next(n for n, (_, payload) in enumerate(records) if b'{"type":"%b",' % what in payload)
+    end = next(n for n, (_, payload) in enumerate(records) if b'{"type":"SegmentEnd",' in payload)
+    records.insert(end, records[place])
+    path = tmp_path / "log.mcap"
+    path.write_bytes(MCAP0_MAGIC + joined(records) + MCAP0_MAGIC)
+    with read_log(path) as reader:
+        kept = len(list(reader.turns()))
+    assert reader.ending is not None
+    assert reader.ending.kind is EndKind.DAMAGED
+    assert "where it does not belong" in reader.ending.text
+    (segment,) = open_logs([path]).segments
+    assert recover(segment, tmp_path / "out.mcap", nothing).parts[0].turns == kept
+    assert content(tmp_path / "out.mcap") == content(path)
