@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from ..replay.directory_lock import LOCK_NAME, is_locked
 from ..replay.lifts import Lifter
-from ..replay.log_format import FORMAT, TURN_MODULUS, TYPES, SegmentEnd, is_intact, unsealed
+from ..replay.log_format import FORMAT, NOT_UNDERSTOOD, TURN_MODULUS, TYPES, SegmentEnd, is_intact, unsealed
 from ..replay.logs import Segment, open_logs
 from ..replay.moments import utc_text
-from ..replay.reader import LogError, NotALogError
+from ..replay.reader import LogError, NotALogError, UnsupportedFormatError
 from ..replay.records import Message, RecordError, RecordReader
 
 POLL_S = 0.1
@@ -45,11 +45,14 @@ class Record(Struct, frozen=True):
         return not self.topic
 
     def fields(self) -> dict[str, Any]:
-        """The message's fields, bytes as hex."""
-        found: dict[str, Any] = msgspec.json.decode(unsealed(self.payload))
-        for name in _BYTES_FIELDS.get(str(found.get("type")), ()):
-            if isinstance(found.get(name), str):
-                found[name] = base64.b64decode(found[name]).hex()
+        """The message's fields, bytes as hex. UnsupportedFormatError."""
+        try:
+            found = msgspec.json.decode(unsealed(self.payload), type=dict[str, Any])
+            for name in _BYTES_FIELDS.get(str(found.get("type")), ()):
+                if isinstance(found.get(name), str):
+                    found[name] = base64.b64decode(found[name]).hex()
+        except NOT_UNDERSTOOD as error:
+            raise _unknown(self.turn, self.topic, error) from None
         return found
 
     def shown(self) -> dict[str, Any]:
@@ -65,8 +68,30 @@ class Record(Struct, frozen=True):
         }
 
 
+def _unknown(turn: int, topic: str, error: Exception) -> UnsupportedFormatError:
+    return UnsupportedFormatError(f"a record of turn {turn} is unknown here ({topic}): {error}")
+
+
+class _FormatNumber(Struct):
+    """What is read of a header."""
+
+    format: int
+
+
+class _Connector(Struct):
+    """What counts of a connector in a configuration of any version."""
+
+    global_connector_number: int
+
+
+class _Connectors(Struct):
+    """What counts of such a configuration."""
+
+    connectors: tuple[_Connector, ...] = ()
+
+
 class SegmentTail:
-    """Reads a segment from its beginning, once. NotALogError if it cannot be opened."""
+    """Reads a segment from its beginning, once. NotALogError if it cannot be opened, UnsupportedFormatError."""
 
     def __init__(self, segment: Segment) -> None:
         self.damage = ""
@@ -76,9 +101,11 @@ class SegmentTail:
         self.end: SegmentEnd | None = None
         self._segment = segment
         self._lifter: Lifter | None = None
-        self._global_numbers = tuple(
-            connector["global_connector_number"] for connector in segment.header.config.get("connectors", ())
-        )
+        try:
+            config = msgspec.convert(segment.header.config, _Connectors)
+        except msgspec.ValidationError as error:
+            raise _unknown(segment.header.first_turn, "journal/SegmentHeader", error) from None
+        self._global_numbers = tuple(connector.global_connector_number for connector in config.connectors)
 
     def records(self) -> Iterator[Record]:
         """All of them."""
@@ -133,12 +160,15 @@ class SegmentTail:
         if not is_intact(payload):
             self.damage = f"the checksum of a record of turn {sequence} fails ({topic})"
             return None
-        if topic == "journal/SegmentHeader":
-            found = msgspec.json.decode(payload)["format"]
-            self._lifter = Lifter(found) if found != FORMAT else None
-        elif topic == "journal/SegmentEnd":
-            self.end = msgspec.json.decode(payload, type=SegmentEnd)
-        payload = self._lifter(payload) if self._lifter else payload
+        try:
+            if topic == "journal/SegmentHeader":
+                found = msgspec.json.decode(payload, type=_FormatNumber).format
+                self._lifter = Lifter(found) if found != FORMAT else None
+            elif topic == "journal/SegmentEnd":
+                self.end = msgspec.json.decode(payload, type=SegmentEnd)
+            payload = self._lifter(payload) if self._lifter else payload
+        except NOT_UNDERSTOOD as error:
+            raise _unknown(sequence, topic, error) from None
         first = self._segment.header.first_turn
         turn = first + (sequence - first) % TURN_MODULUS if sequence else sequence
         if topic.startswith("in/"):

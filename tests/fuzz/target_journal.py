@@ -17,6 +17,7 @@ import msgspec
 import zstandard
 from fakes.recorded_session import RUN_ID, TURN_NS, UTC_NS
 from fusioncharger.actors.system import build, snapshot
+from fusioncharger.app.log_cat_records import SegmentTail
 from fusioncharger.messages.config import Config, ConnectorConfig
 from fusioncharger.messages.inputs import (
     BspErrorRaised,
@@ -273,6 +274,9 @@ def check_segment(turns: list[Turn]) -> None:
         info_text(gather(opened, lambda _: None))
     except LogError:
         return
+    with contextlib.suppress(LogError):
+        for record in SegmentTail(opened.segments[0]).records():
+            msgspec.json.encode(record.shown())
     with contextlib.suppress(LogError):
         check_recovered(opened.segments[0], turns)
     try:
