@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,9 @@ SUMS = "SHA256SUMS"
 LIVE = b"it was being written"
 """Comment on a packed segment: that it ends without an end is right."""
 _BLOCK_BYTES = 2**20
+_MAX_SUMS_BYTES = 2**24
+_MOST_DEFLATED = 1040
+"""Deflate makes no more of a byte than 1032. Who wants more lets entries share their bytes: a zip bomb."""
 _CANNOT_UNPACK = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 """What zipfile raises for entries that are altered, or packed in a way that `bundle` does not."""
 
@@ -52,11 +56,17 @@ def verify_bundle(path: Path) -> int:
 
 
 def _verify(path: Path, bundle: zipfile.ZipFile, directory: Path) -> int:
+    total_bytes = sum(entry.file_size for entry in bundle.infolist())
+    if total_bytes > _MOST_DEFLATED * path.stat().st_size:
+        print(
+            f"{path}: no bundle: its entries want to be {total_bytes} bytes, which it cannot hold",
+            file=sys.stderr,
+        )
+        return USAGE
     sums = _sums(bundle)
     if not sums:
         print(f"{path}: no bundle: there is no {SUMS} in it", file=sys.stderr)
         return USAGE
-    total_bytes = sum(entry.file_size for entry in bundle.infolist())
     with progress("checking", total_bytes) as advance:
         problems = list(_altered(bundle, sums, directory, advance))
     for problem in problems:
@@ -85,6 +95,8 @@ def _verify(path: Path, bundle: zipfile.ZipFile, directory: Path) -> int:
 def _sums(bundle: zipfile.ZipFile) -> dict[str, str]:
     """SHA-256 by name; empty: there are none."""
     try:
+        if bundle.getinfo(SUMS).file_size > _MAX_SUMS_BYTES:
+            return {}
         lines = bundle.read(SUMS).decode().splitlines()
     except (KeyError, UnicodeDecodeError, *_CANNOT_UNPACK):
         return {}
@@ -93,9 +105,9 @@ def _sums(bundle: zipfile.ZipFile) -> dict[str, str]:
 
 def _altered(bundle: zipfile.ZipFile, sums: dict[str, str], directory: Path, advance: Advance) -> Iterator[str]:
     """What is not as it was packed. The segments are unpacked into the directory."""
-    names = bundle.namelist()
+    names = Counter(bundle.namelist())
     yield from (f"{name} is not of the bundle" for name in names if name not in sums and name != SUMS)
-    yield from (f"{name} is there more than once" for name in sorted(set(names)) if names.count(name) > 1)
+    yield from (f"{name} is there more than once" for name in sorted(names) if names[name] > 1)
     for name, digest in sums.items():
         if name not in names:
             yield f"{name} is missing"

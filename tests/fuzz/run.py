@@ -26,6 +26,7 @@ MAX_CORPUS_FILE_BYTES = 700
 MAX_MEMORY_MB = 2048
 
 TARGETS = (
+    "bundle",
     "config",
     "core",
     "everest",
@@ -37,7 +38,7 @@ TARGETS = (
     "scenario",
     "tls",
 )
-_INSTRUMENTED = ["fusioncharger", "mcap", "pymodbus", "tomllib", "yaml"]
+_INSTRUMENTED = ["fusioncharger", "mcap", "pymodbus", "tomllib", "yaml", "zipfile"]
 
 
 def load(target: str) -> Callable[[bytes], None]:

@@ -7,12 +7,14 @@ Work is counted, not timed: the calls of Python and C functions that an input of
 import struct
 import sys
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 from fusioncharger.actors.dispenser_alarms import MAX_INSTANCES, DispenserAlarmsState, with_error
+from fusioncharger.app.bundle_verify import SUMS, verify_bundle
 from fusioncharger.app.check_config import check_file
 from fusioncharger.app.check_everest_yaml import EverestFileError, read_everest
 from fusioncharger.app.everest_config import migrate
@@ -447,3 +449,44 @@ def test_a_message_of_no_known_type_is_not_salvaged(tmp_path: Path, covered: byt
 def test_a_chunk_that_lies_is_not_salvaged(tmp_path: Path, stated: int) -> None:
     record = chunk_record(zstd_bomb(1000, 10 * 2**30), 1000, stated=stated)
     assert peak_bytes(lambda: salvaged(joined([record]), tmp_path)) < 8 * MEGABYTE
+
+
+# --- bundles -------------------------------------------------------------------------------------------------
+
+
+def zipped(path: Path, entries: list[tuple[str, bytes]]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in entries:
+            made.writestr(name, content)
+    return path
+
+
+def test_a_bundle_with_many_entries(tmp_path: Path) -> None:
+    def action(n: int) -> Callable[[], object]:
+        names = [f"file-{number}" for number in range(n)]
+        sums = "".join(f"0  {name}\n" for name in names)
+        path = zipped(tmp_path / "case.zip", [(SUMS, sums.encode()), *((name, b"") for name in names)])
+        return lambda: verify_bundle(path)
+
+    assert_linear(action, 100)
+
+
+def test_a_bundle_whose_entries_share_their_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each entry of the directory points to the same packed bytes: 40 KB that want to be 100 MB."""
+    path = zipped(tmp_path / "case.zip", [("a", bytes(10**6))])
+    data = bytearray(path.read_bytes())
+    end = data.rindex(b"PK\5\6")
+    begin = data.index(b"PK\1\2")
+    entry = bytes(data[begin:end])
+    count = 100
+    head = bytes(data[:begin])
+    directory = entry * count
+    tail = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), len(head), 0)
+    path.write_bytes(head + directory + tail)
+    assert verify_bundle(path) == 2
+    assert "which it cannot hold" in capsys.readouterr().err
+
+
+def test_sums_without_end_are_not_read(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "case.zip", [(SUMS, bytes(40 * MEGABYTE))])
+    assert peak_bytes(lambda: verify_bundle(path)) < 8 * MEGABYTE
