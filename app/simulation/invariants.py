@@ -380,7 +380,7 @@ class Invariants:
         for watch in self._watches.values():
             seen = cast("Any", self._states[watch.name])
             take_over_details(watch, seen, message, self._link.connection if self._link.connected else -1)
-            if concerns(watch, failure) or is_car_leaving(message, watch.number):
+            if concerns(watch, failure) or is_car_leaving(message, watch):
                 take_over(watch, seen, message, failure, self._now_ns)
             if isinstance(message, inputs.JournalLost | inputs.JournalRestored):
                 self._journal = seen.journal_lost

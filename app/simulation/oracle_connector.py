@@ -128,6 +128,8 @@ class ConnectorShadow:
         self.charging_event_free = False
         """Whether the specification does not say if there is a charging_event."""
         self.heartbeat_id: int | None = None
+        self.clock_open = False
+        """A turn failed: it is left open since when, until the next heartbeat."""
         self.is_id_old = False
         """It is of before EVerest was lost: a lower one now may be a restart that is known already."""
         self.clock_ns: int | None = None
@@ -320,7 +322,7 @@ class ConnectorShadow:
         if last is None or not redelivered:
             self.heartbeat_id = heartbeat_id
         self.clock_ns, self.heartbeat_seen, self.sync_due = now_ns, True, False
-        self.may_synchronise = self.is_id_old = False
+        self.may_synchronise = self.is_id_old = self.clock_open = False
         return due
 
     def broker_changed(self, *, is_there: bool, now_ns: int) -> None:
@@ -348,8 +350,8 @@ class ConnectorShadow:
         elif self.wish and seen.mode_phase is ModePhase.OFF and seen.setpoint is None:
             if self.resuming and not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
                 self.outage_was_long()
-            if self.phase is NO_KEY_YET and not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
-                self.forget()  # not said of a connector that waits for its first key, but safe
+            if not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
+                self.forget()  # said of resuming connectors only; but safe
             elif self.wish and self._is_silent(now_ns):
                 self.everest_gone(now_ns)
         self.may_synchronise = self.may_synchronise or seen.everest_lost
@@ -382,7 +384,9 @@ class ConnectorShadow:
 
     def _is_silent(self, now_ns: int) -> bool:
         limit_ns = now_ns + EARLY_NS - self.supervision_ns
-        heartbeat = self.heartbeat_seen and (self.clock_ns is None or self.clock_ns <= limit_ns)
+        heartbeat = self.heartbeat_seen and (
+            self.clock_open or self.clock_ns is None or self.clock_ns <= limit_ns
+        )
         broker = self.broker_gone_ns is not None and self.broker_gone_ns <= limit_ns
         return heartbeat or broker or self.may_be_lost
 

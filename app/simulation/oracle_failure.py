@@ -28,12 +28,12 @@ def concerns(watch: ConnectorWatch, failure: TurnFailed) -> bool:
     return failure.actor in (watch.name, *ALL) or says_so
 
 
-def is_car_leaving(message: inputs.Input, number: int) -> bool:
+def is_car_leaving(message: inputs.Input, watch: ConnectorWatch) -> bool:
     """Whether the Input says that the connector's car left."""
     if isinstance(message, inputs.BspEventReceived):
-        return message.connector == number and message.event is BspEvent.A
-    if isinstance(message, inputs.SessionEventReceived):
-        return message.connector == number and message.event == "SessionFinished"
+        return message.connector == watch.number and message.event is BspEvent.A
+    if isinstance(message, inputs.SessionEventReceived) and not watch.shadow.board_speaks:
+        return message.connector == watch.number and message.event == "SessionFinished"
     return False
 
 
@@ -71,7 +71,7 @@ def take_over_details(
     if isinstance(message, inputs.HeartbeatReceived | inputs.BrokerConnected | inputs.BrokerDisconnected):
         shadow.sync_due = seen.sync_due
         shadow.heartbeat_id = seen.heartbeat_id
-        shadow.clock_ns = None
+        shadow.clock_ns, shadow.clock_open = None, True
         shadow.broker_clock_ns = None
     shadow.everest_lost = seen.everest_lost
     watch.is_dirty = True
@@ -81,7 +81,7 @@ def _check_stopped(watch: ConnectorWatch, seen: ConnectorSeen, message: inputs.I
     shadow = watch.shadow
     if seen.phase in (RUNNING, ALLOCATING):
         fail("failure_did_not_stop", f"{watch.name} is in {seen.phase}")
-    left = is_car_leaving(message, watch.number)
+    left = is_car_leaving(message, watch)
     if left or shadow.phase in WITHOUT_CAR:
         allowed = seen.phase in WITHOUT_CAR
     else:
