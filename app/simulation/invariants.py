@@ -60,6 +60,7 @@ class Invariants:
         self._report_due = False
         self._states: Mapping[str, ActorState] = {}
         self._link_seen: object = None
+        self._link_was = (False, False)
         # Of this turn:
         self._failure: outputs.TurnFailed | None = None
         self._sent: list[outputs.ReportSent] = []
@@ -403,10 +404,10 @@ class Invariants:
     # --- checks ----------------------------------------------------------------------------------------------
 
     def _check_link(self) -> None:
-        seen = self._states[PSU_LINK]
-        if seen is self._link_seen and not self._report_due:
+        seen, link = self._states[PSU_LINK], self._link
+        if seen is self._link_seen and self._link_was == (link.connected, link.ready) and not self._report_due:
             return
-        self._link_seen = seen
+        self._link_seen, self._link_was = seen, (link.connected, link.ready)
         state = cast("Any", seen)
         if (state.phase is LinkPhase.READY) != self._link.ready:
             fail("link_phase", f"{state.phase}; READY has to be {self._link.ready}")
