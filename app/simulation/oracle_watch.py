@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ...messages.config import Config
 from ...messages.everest import Capabilities
 from ...messages.outputs import CapabilitiesPublished, ErrorCleared, ErrorRaised, ModePublished
-from ...messages.types import ConnectorPhase, Mode, ModePhase
+from ...messages.types import ConnectorPhase, Mode
 from .oracle import F32_ULP, STOP, fail
 from .oracle_connector import CAR_DISCONNECTED, COMPLETED, RUNNING, ConnectorSeen, ConnectorShadow
 from .oracle_errors import (
@@ -163,7 +163,7 @@ class ConnectorWatch:
         """It does what EVerest asked for last."""
         shadow = self.shadow
         resting: tuple[ConnectorPhase, ...] = (CAR_DISCONNECTED, COMPLETED, RUNNING)
-        wanted = (RUNNING,) if shadow.exports or shadow.mode_phase is ModePhase.OFF_CABLE_CHECK else resting
+        wanted = (RUNNING,) if shadow.exports else resting
         if shadow.phase not in wanted:
             fail("not_settled", f"{self.name} is still in {shadow.phase}, {shadow.mode_phase}")
         if not self.goose.can_send and shadow.phase is not CAR_DISCONNECTED:
