@@ -19,7 +19,7 @@ from ..messages.internal import (
     RatingsChanged,
 )
 from ..messages.outputs import GooseSilenced
-from ..messages.types import ConnectorPhase, Level, Mode, PsuRunningMode, RequirementType
+from ..messages.types import ConnectorPhase, Level, ModePhase, PsuRunningMode, RequirementType
 from .capabilities import capabilities, nothing_received
 from .connector_state import ConnectorState, has_car, without_link
 from .connector_supervision import (
@@ -129,8 +129,8 @@ class ConnectorAtPsu(SupervisedConnector):
         self._event(Event.LINK_LOST)
 
     def _outage_is_long(self) -> None:
-        wants_power = self.state.mode is Mode.EXPORT or self.state.setpoint is not None
-        if has_car(self.state) and wants_power:
+        is_off = self.state.mode_phase is ModePhase.OFF and self.state.setpoint is None
+        if has_car(self.state) and not is_off:
             self.log(Level.WARNING, "no link for 10 s: power off until EVerest asks again", self._number)
             self._forget_requests()
             self._publish_mode()

@@ -166,7 +166,8 @@ class ConnectorWatch:
         wanted = (RUNNING,) if shadow.exports else resting
         if shadow.phase not in wanted:
             fail("not_settled", f"{self.name} is still in {shadow.phase}, {shadow.mode_phase}")
-        if not self.goose.can_send and shadow.phase is not CAR_DISCONNECTED:
+        # Completed: a key that a long outage has taken comes again with the next Export only.
+        if not self.goose.can_send and shadow.phase is RUNNING:
             fail("not_settled", f"{self.name} has no MAC or no key")
         content = shadow.content() if self.goose.can_send else STOP
         if self.goose.issued != content and self.goose.can_send:

@@ -155,6 +155,18 @@ def test_a_setpoint_during_the_outage_counts() -> None:
     assert goose(core.reply()) == [(RequirementType.CHARGING, 300.0, 5.0)]
 
 
+def test_a_long_outage_ends_a_cable_check_that_was_being_stopped() -> None:
+    """Found by the simulation: the mode-phase OffCableCheck outlived it."""
+    core = Core().ready().to_charging()
+    core.feed(inputs.ModeRequested(connector=1, mode=Mode.EXPORT, charging_phase=ChargingPhase.CABLE_CHECK))
+    core.feed(inputs.ModeRequested(connector=1, mode=Mode.OFF, charging_phase=ChargingPhase.CABLE_CHECK))
+    core.disconnect()
+    reconnect(core, 10.5)
+    core.key()
+    assert goose(core.reply()) == []  # mode-phase Off in Running: still the placeholder request
+    assert status(core) is WorkingStatus.CHARGING_STARTING
+
+
 @pytest.mark.parametrize("when", ["without link", "without key"])
 def test_off_while_resuming_leads_to_completed_with_the_key(when: str) -> None:
     core = Core().ready().to_charging()
