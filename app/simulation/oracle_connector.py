@@ -4,87 +4,26 @@ Every method is an event of the specification. What a timer of the driver does s
 `observe` takes it over when its time has come, and `overdue` says what should have come by now.
 """
 
-from typing import Protocol
-
 from ...messages.config import Config
-from ...messages.types import (
-    ChargingPhase,
-    ConnectorPhase,
-    Mode,
-    ModePhase,
-    RequirementType,
-    WorkingStatus,
-)
+from ...messages.types import ChargingPhase, ConnectorPhase, Mode, ModePhase, RequirementType, WorkingStatus
 from .oracle import EARLY_NS, F32_MAX, SECOND_NS, SLACK_NS, STOP, Content, f32, fail
-
-CAR_DISCONNECTED = ConnectorPhase.CAR_DISCONNECTED
-FIRST_KEY = ConnectorPhase.FIRST_KEY
-NO_KEY_YET = ConnectorPhase.NO_KEY_YET
-ALLOCATING = ConnectorPhase.CONNECTED_NO_ALLOCATION
-RUNNING = ConnectorPhase.RUNNING
-COMPLETED = ConnectorPhase.COMPLETED
-
-WITHOUT_CAR = (CAR_DISCONNECTED, FIRST_KEY)
-EXPORTS = (ModePhase.EXPORT_CABLE_CHECK, ModePhase.EXPORT_PRECHARGE, ModePhase.EXPORT_CHARGING)
-FIRST_KEY_NS = 10 * SECOND_NS
-OUTAGE_NS = 10 * SECOND_NS
-
-_EXPORT_PHASES = {
-    ChargingPhase.CABLE_CHECK: ModePhase.EXPORT_CABLE_CHECK,
-    ChargingPhase.PRE_CHARGE: ModePhase.EXPORT_PRECHARGE,
-    ChargingPhase.CHARGING: ModePhase.EXPORT_CHARGING,
-}
-_REQUIREMENTS = {
-    ModePhase.OFF: (RequirementType.MODULE_PLACEHOLDER_REQUEST, False),
-    ModePhase.EXPORT_CABLE_CHECK: (RequirementType.INSULATION_DETECTION_VOLTAGE_OUTPUT, True),
-    ModePhase.OFF_CABLE_CHECK: (RequirementType.INSULATION_DETECTION_VOLTAGE_OUTPUT_STOPPAGE, False),
-    ModePhase.EXPORT_PRECHARGE: (RequirementType.PRECHARGE_VOLTAGE_OUTPUT, True),
-    ModePhase.EXPORT_CHARGING: (RequirementType.CHARGING, True),
-}
-_STATUS = {
-    CAR_DISCONNECTED: WorkingStatus.STANDBY,
-    FIRST_KEY: WorkingStatus.STANDBY_WITH_CONNECTOR_INSERTED,
-    NO_KEY_YET: WorkingStatus.STANDBY_WITH_CONNECTOR_INSERTED,
-    ALLOCATING: WorkingStatus.CHARGING_STARTING,
-    RUNNING: WorkingStatus.CHARGING_STARTING,
-    COMPLETED: WorkingStatus.CHARGING_COMPLETE,
-}
-
-
-class SetpointSeen(Protocol):
-    """A setpoint in the driver's state."""
-
-    @property
-    def voltage_v(self) -> float: ...
-    @property
-    def current_a(self) -> float: ...
-
-
-class ConnectorSeen(Protocol):
-    """What of the driver's state of a connector is looked at."""
-
-    @property
-    def phase(self) -> ConnectorPhase: ...
-    @property
-    def mode_phase(self) -> ModePhase: ...
-    @property
-    def setpoint(self) -> SetpointSeen | None: ...
-    @property
-    def everest_lost(self) -> bool: ...
-    @property
-    def resume_overdue(self) -> bool: ...
-    @property
-    def sync_due(self) -> bool: ...
-    @property
-    def key_connection(self) -> int: ...
-    @property
-    def contactor_on(self) -> bool: ...
-    @property
-    def journal_lost(self) -> str: ...
-    @property
-    def internal_error(self) -> str: ...
-    @property
-    def heartbeat_id(self) -> int | None: ...
+from .oracle_table import (
+    ALLOCATING,
+    CAR_DISCONNECTED,
+    COMPLETED,
+    EXPORT_PHASES,
+    EXPORTS,
+    FIRST_KEY,
+    FIRST_KEY_NS,
+    NO_KEY_YET,
+    OUTAGE_NS,
+    REQUIREMENTS,
+    RUNNING,
+    STATUS,
+    WITHOUT_CAR,
+    ConnectorSeen,
+    apply,
+)
 
 
 class ConnectorShadow:
@@ -166,7 +105,7 @@ class ConnectorShadow:
         """Register 0x110B."""
         if self.phase is RUNNING and self.mode_phase is ModePhase.EXPORT_CHARGING:
             return WorkingStatus.CHARGING
-        return _STATUS[self.phase]
+        return STATUS[self.phase]
 
     @property
     def connection_status(self) -> int:
@@ -179,7 +118,7 @@ class ConnectorShadow:
             return (RequirementType.MODULE_PLACEHOLDER_REQUEST, 0.0, 0.0)
         if self.phase is not RUNNING or self.stopped:
             return STOP
-        requirement, carries = _REQUIREMENTS[self.mode_phase]
+        requirement, carries = REQUIREMENTS[self.mode_phase]
         if not carries:
             return (requirement, 0.0, 0.0)
         if self.applied_dirty:
@@ -244,8 +183,8 @@ class ConnectorShadow:
             if not is_check:
                 self._off(now_ns)
             self.off_open = is_check and self.off_pending
-        elif mode is Mode.EXPORT and phase in _EXPORT_PHASES and self.phase not in WITHOUT_CAR:
-            self.mode_phase = _EXPORT_PHASES[phase]
+        elif mode is Mode.EXPORT and phase in EXPORT_PHASES and self.phase not in WITHOUT_CAR:
+            self.mode_phase = EXPORT_PHASES[phase]
             self.off_pending = self.off_open = False
             if self.phase is COMPLETED:
                 self.go(NO_KEY_YET, now_ns)
@@ -389,16 +328,3 @@ class ConnectorShadow:
         )
         broker = self.broker_gone_ns is not None and self.broker_gone_ns <= limit_ns
         return heartbeat or broker or self.may_be_lost
-
-
-def apply(
-    setpoint: tuple[float, float] | None, ratings: tuple[float, float, float, float]
-) -> tuple[float, float]:
-    """The setpoint clamped into the capabilities (behaviour.md §1, *Applied*)."""
-    max_v, min_v, max_a, min_a = ratings
-    if setpoint is None or 0 in setpoint or max_v <= 0 or max_a <= 0:
-        return (0.0, 0.0)
-    voltage_v = min(setpoint[0], max_v)
-    if voltage_v < min_v:
-        return (0.0, 0.0)
-    return (f32(voltage_v), f32(min(max(setpoint[1], min_a), max_a)))

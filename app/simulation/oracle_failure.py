@@ -8,14 +8,7 @@ from ...messages import inputs
 from ...messages.outputs import TurnFailed
 from ...messages.types import BspEvent
 from .oracle import fail
-from .oracle_connector import (
-    ALLOCATING,
-    COMPLETED,
-    NO_KEY_YET,
-    RUNNING,
-    WITHOUT_CAR,
-    ConnectorSeen,
-)
+from .oracle_table import ALLOCATING, COMPLETED, NO_KEY_YET, RUNNING, WITHOUT_CAR, ConnectorSeen
 from .oracle_watch import ConnectorWatch
 
 ALL = ("psu_link", "dispenser_alarms")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from ...messages.outputs import PowerRequested, StopRequested
 from ...messages.types import PowerRequestMode, StopReason
 from .oracle import STOP, Content, fail
-from .oracle_connector import RUNNING, ConnectorShadow
+from .oracle_connector import ConnectorShadow
+from .oracle_table import RUNNING
 
 Message = PowerRequested | StopRequested
 _LAST_ST_NUM = 4_294_967_295

@@ -7,7 +7,7 @@ from ...messages.everest import Capabilities
 from ...messages.outputs import CapabilitiesPublished, ErrorCleared, ErrorRaised, ModePublished
 from ...messages.types import ConnectorPhase, Mode
 from .oracle import F32_ULP, STOP, fail
-from .oracle_connector import CAR_DISCONNECTED, COMPLETED, RUNNING, ConnectorSeen, ConnectorShadow
+from .oracle_connector import ConnectorShadow
 from .oracle_errors import (
     ALLOCATION,
     ANY,
@@ -21,6 +21,7 @@ from .oracle_errors import (
 )
 from .oracle_goose import GooseShadow, Message
 from .oracle_link import Ratings
+from .oracle_table import CAR_DISCONNECTED, COMPLETED, RUNNING, ConnectorSeen
 
 Said = ErrorRaised | ErrorCleared
 
