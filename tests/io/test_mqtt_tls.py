@@ -3,8 +3,10 @@ works as it does without TLS, what is wrong is said once and clearly, what is me
 """
 
 import contextlib
+import gc
 import queue
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from broker import Mosquitto
@@ -167,3 +169,29 @@ def test_files_are_examined_before_the_first_connection(tmp_path):
             load_access(MqttConfig(**(site.access | broken)))
         assert said in str(caught.value)
         assert PASSWORD not in str(caught.value)
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_lost_and_refused_connections_leave_no_descriptors(site, start, log):
+    with TcpProxy(site.mosquitto.port) as proxy:
+        driver = start(proxy.port, **site.access)
+        driver.expect(("connected", False))
+        gc.disable()  # nothing must be left to it
+        try:
+            before = open_descriptors()
+            for _ in range(5):
+                proxy.cut()
+                driver.expect_loss()
+                put(site.directory / "driver-ca.pem", make_pem(is_ca=True, name="other CA")[0])
+                refusals = log.count("is not accepted")
+                proxy.restore()
+                log.wait_for("the broker's certificate is not accepted", count=refusals + 1)
+                put(site.directory / "driver-ca.pem", site.ca[0])
+                driver.expect(("connected", True))
+            left = open_descriptors() - before
+        finally:
+            gc.enable()
+    assert left == 0
