@@ -98,6 +98,8 @@ class _Part(Struct, frozen=True):
             return False
         if first.turn is not None and last.turn is not None:
             return (first.segment, first.turn) > (last.segment, last.turn)
+        if first.at_ns is not None and last.at_ns is not None and first.at_ns > last.at_ns:
+            return True
         return first.utc_ns is not None and last.utc_ns is not None and first.utc_ns > last.utc_ns
 
     def holds(self, index: int) -> bool:

@@ -403,7 +403,9 @@ DATA_END = struct.pack("<BQ", Opcode.DATA_END.value, 4)
 )
 def test_what_is_no_log_is_named_and_passed_over(tmp_path: Path, content: bytes, problem: str) -> None:
     log = record(tmp_path, SESSION)
-    (tmp_path / "20991231T235959Z-foreign.mcap").write_bytes(content)
+    foreign = tmp_path / "20991231T235959Z-foreign.mcap"
+    foreign.write_bytes(content)
+    os.utime(foreign, ns=(0, log.stat().st_mtime_ns + 1))
     restored = restore_errors(tmp_path, CONFIG)
     assert (restored.errors, restored.journal) == ((DOOR, EPO), log.name)
     assert restored.problem.startswith("20991231T235959Z-foreign.mcap: ")
