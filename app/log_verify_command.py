@@ -8,11 +8,12 @@ Exit codes: 0 whole, 2 usage or no such log, 3 damaged or turns missing, 4 forma
 
 import argparse
 from collections.abc import Callable
+from itertools import pairwise
 
 from msgspec import Struct
 
 from ..replay.log_info import table
-from ..replay.logs import Log, Segment, open_logs
+from ..replay.logs import Log, Segment, missing_between, open_logs
 from ..replay.reader import Ending, EndKind, LogError, UnsupportedFormatError
 from .log_files import DAMAGED, OK, UNSUPPORTED, add_logs, failed, say_left_out
 from .progress import progress
@@ -112,15 +113,7 @@ def _state(ending: Ending) -> str:
 def _missing(log: Log, checked: list[Checked]) -> list[str]:
     """Turns that are not there between the segments of a run, in words."""
     found = []
-    for index, (former, segment) in enumerate(zip(log.segments, log.segments[1:], strict=False)):
-        if segment.header.run_id != former.header.run_id:
-            continue
-        after, before = checked[index].last_turn, segment.header.first_turn
-        if before != after + 1 or not segment.follows(former):
-            found.append(
-                f"turns {after + 1} to {before - 1} of run {segment.header.run_id[:8]} are missing, "
-                f"before {segment.path}"
-                if before > after + 1
-                else f"segment {segment.header.segment - 1} of run {segment.header.run_id[:8]} is missing"
-            )
+    for index, (former, segment) in enumerate(pairwise(log.segments)):
+        if missing := missing_between(former, checked[index].last_turn, segment):
+            found.append(f"{missing}, before {segment.path}")
     return found

@@ -111,6 +111,11 @@ class SegmentWriter:
         """Turn of the last record (modulo 2^32)."""
         return self._last[1] if self._last else 0
 
+    @property
+    def has_end(self) -> bool:
+        """Whether the driver has ended the segment."""
+        return self._last is not None and self._last[0] == SegmentEnd.__name__
+
     def feed(self, data: bytes) -> None:
         """Append the whole records, and keep the beginning of one that is still to come whole."""
         data = self._rest + data
@@ -148,7 +153,7 @@ class SegmentWriter:
     def finish(self, reason: str = "", lost_bytes: int = 0) -> None:
         """Close the file's structure, with a SegmentEnd if the driver said none. `reason`: why it could not be
         written any further; `lost_bytes`: what is given up for it."""
-        if self._last is not None and (reason or self._last[0] != SegmentEnd.__name__):
+        if self._last is not None and not self.has_end:
             end = SegmentEnd(goodbye=False, lost_bytes=len(self._rest) + lost_bytes, reason=reason)
             self._add(seal(end), *self._last[1:])
         self._add_summary()
@@ -218,6 +223,8 @@ def _record_segment(path: Path, segment: int, keep: Keep) -> bool:
         except OSError as error:
             records, lost_bytes = file.take_back()
             writer.give_up(records)
+            if writer.has_end and _is_closed(writer, file):
+                return True
             reason = error.strerror or str(error)
             # Of a file that was deleted, nothing is kept.
             kept = writer.last_turn if file.is_there() else (writer.first_turn - 1) % TURN_MODULUS
@@ -232,6 +239,16 @@ def _record_segment(path: Path, segment: int, keep: Keep) -> bool:
         return True
     finally:
         file.close()
+
+
+def _is_closed(writer: SegmentWriter, file: SegmentFile) -> bool:
+    """Whether a file that holds all that the driver said can be closed, with the room that was kept for that."""
+    try:
+        writer.finish()
+        file.sync()
+    except OSError:
+        return False
+    return True
 
 
 def _report(report: Report) -> None:

@@ -241,7 +241,7 @@ def read_metadata(file: BinaryIO, name: str) -> dict[str, str] | None:
             return None
         file.seek(summary_start)
         data = file.read(end - summary_start)
-        at = 0
+        at, found = 0, None
         while at + _HEAD.size <= len(data):
             opcode, length = _HEAD.unpack_from(data, at)
             at += _HEAD.size + length
@@ -249,9 +249,11 @@ def read_metadata(file: BinaryIO, name: str) -> dict[str, str] | None:
                 continue
             index = MetadataIndex.read(ReadDataStream(BytesIO(data[at - length : at])))
             if index.name == name and _HEAD.size <= index.length <= RECORD_LIMIT_BYTES:
-                file.seek(index.offset + _HEAD.size)
-                metadata = Metadata.read(ReadDataStream(BytesIO(file.read(index.length - _HEAD.size))))
-                return dict(metadata.metadata)
+                found = index  # the last one: a disk that was full may have undone a former attempt
+        if found is not None:
+            file.seek(found.offset + _HEAD.size)
+            metadata = Metadata.read(ReadDataStream(BytesIO(file.read(found.length - _HEAD.size))))
+            return dict(metadata.metadata)
     except (McapError, OSError, ValueError, OverflowError, struct.error):
         pass  # cut, altered, or no MCAP file at all: reading it will tell
     return None

@@ -104,3 +104,28 @@ def test_a_record_is_whole_or_not_there(tmp_path: Path) -> None:
     file.close()
     assert (tmp_path / "segment").read_bytes()[-10:] == bytes([7]) * 7 + b"end"
     assert [path.name for path in tmp_path.iterdir()] == ["segment"]
+
+
+def test_a_disk_that_is_full_when_the_driver_says_goodbye_loses_nothing(small_disk: Path) -> None:
+    """The goodbye still goes into the block that the file has; what closes the file does not, but for the room
+    that was kept for it."""
+    driven = DrivenJournal(small_disk / "log")
+    driven.open()
+    driven.await_report("ready")
+    (path,) = driven.logs
+    left_bytes = 0
+    while not 250 < left_bytes < 1000:
+        before = path.stat().st_size
+        driven.run(INPUTS[5:6])
+        while path.stat().st_size == before:
+            pass
+        left_bytes = -path.stat().st_size % os.sysconf("SC_PAGE_SIZE")
+    fill(small_disk, 0)
+    assert driven.journal.close(10.0)
+    (segment,) = open_logs([path]).segments
+    assert segment.summary is not None
+    assert segment.summary.turns == driven.turn
+    with segment.read() as log:
+        assert replay(log).turns == driven.turn
+    assert log.ending is not None
+    assert log.ending.kind is EndKind.GOODBYE
