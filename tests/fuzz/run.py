@@ -74,8 +74,12 @@ def main() -> int:
 def run_inputs(target: str, paths: list[Path]) -> int:
     check = load(target)
     for path in paths:
-        print(path)
-        check(path.read_bytes())
+        try:
+            check(path.read_bytes())
+        except Exception as error:
+            error.add_note(f"with {path}")
+            raise
+    print(f"{len(paths)} inputs without a finding")
     return 0
 
 

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def bundle(source: Source) -> bytes:
         entries.append((SUMS, sums.encode()))
     packed = io.BytesIO()
     method = source.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED))
-    with zipfile.ZipFile(packed, "w", method) as made:
+    with warnings.catch_warnings(), zipfile.ZipFile(packed, "w", method) as made:
+        warnings.simplefilter("ignore")  # names that are there twice are meant
         for name, content in entries[:_MAX_ENTRIES]:
             info = zipfile.ZipInfo(name)
             info.compress_type = method
