@@ -9,6 +9,7 @@ import struct
 
 import msgspec
 from fakes.goose_frames import DISPENSER_MAC, KEY, OTHER_KEY, PSU_MAC, key_ring, reply
+from fusioncharger.io import goose_codec
 from fusioncharger.io.goose_codec import (
     _AUTHENTICATION,
     DecodedFrame,
@@ -105,6 +106,7 @@ def check_frame(frame: bytes) -> DecodedFrame | None:
             continue
         assert acceptance is not STRICT or accepted.verified, "taken without verification"
         assert _decoder.decode(msgspec.json.encode(accepted)) == accepted
+    assert outcome(frame) == thorough_outcome(frame), "the fast way of decoding decides otherwise"
     try:
         decoded = decode(frame)
     except GooseError:
@@ -124,6 +126,23 @@ def check_frame(frame: bytes) -> DecodedFrame | None:
     assert repr((again.message, again.header)) == repr((decoded.message, decoded.header))
     assert isinstance(decoded.message, PowerRequestReply | PowerRequest | StopRequest)
     return decoded
+
+
+def outcome(frame: bytes) -> str:
+    try:
+        return repr(decode(frame))
+    except GooseError as error:
+        return error.reason.value
+
+
+def thorough_outcome(frame: bytes) -> str:
+    """Without the fast way."""
+    fast = goose_codec._decode_usual_header
+    goose_codec._decode_usual_header = lambda *_: None
+    try:
+        return outcome(frame)
+    finally:
+        goose_codec._decode_usual_header = fast
 
 
 def check_altered(frame: bytes, source: Source) -> None:
