@@ -9,6 +9,7 @@
 The file is checked as a whole before the mock starts. `ScenarioRun` is pure: it is told the time.
 """
 
+from collections import deque
 from pathlib import Path
 from typing import Literal, cast
 
@@ -89,7 +90,7 @@ class ScenarioRun:
 
     def __init__(self, scenario: Scenario) -> None:
         self._clock = scenario.clock
-        self._steps = list(scenario.steps)
+        self._steps = deque(scenario.steps)
         self._began_ns: int | None = None
 
     def happened(self, clock: Clock, now_ns: int) -> None:
@@ -107,4 +108,4 @@ class ScenarioRun:
     def take_due(self, now_ns: int) -> Step | None:
         """The next step, if it is due."""
         due_ns = self.due_ns
-        return self._steps.pop(0) if due_ns is not None and due_ns <= now_ns else None
+        return self._steps.popleft() if due_ns is not None and due_ns <= now_ns else None
