@@ -68,7 +68,8 @@ class SystemdNotifier:
         self._supervised_s = self._monotonic_s()
 
     def stopping(self, reason: str) -> None:
-        """The driver is about to end."""
+        """The driver is about to end: its last turns are no sign of life."""
+        self._due_s = math.inf
         line = " ".join(reason.split())
         self._send(f"STOPPING=1\nSTATUS=stopping: {line}")
 

@@ -53,6 +53,8 @@ def test_ready_watchdog_and_stopping(systemd: tuple[str, Callable[[], list[str]]
     assert heard() == [], "without turns nothing is said"
     notifier.stopping("a part\nhas failed")
     assert heard() == ["STOPPING=1\nSTATUS=stopping: a part has failed"]
+    notifier.turned()
+    assert heard() == []
     notifier.close()
     notifier.turned()
     assert heard() == []
