@@ -12,10 +12,12 @@ import errno
 import fcntl
 import socket
 import struct
+import sys
 
 # Only these modules: scapy.all takes 0.8 s.
 from scapy.arch.linux import L2Socket
 from scapy.config import conf
+from scapy.data import MANUFDB
 from scapy.packet import Raw
 
 from .goose_codec import ETHERTYPE_GOOSE
@@ -39,6 +41,10 @@ _ETHERTYPE_VLAN = 0x8100
 
 _BUFFER_BYTES = 1 << 20
 """scapy's own 64 KiB keep only about 150 frames of a burst (architecture.md §6)."""
+
+# scapy reads the names of all makers of network adapters: 11 MB, and nothing here looks for one.
+MANUFDB.d.clear()
+sys.modules.pop("scapy.libs.manuf", None)
 
 _ARPHRD_ETHER = 1
 if _ARPHRD_ETHER not in conf.l2types:

@@ -270,7 +270,7 @@ def test_certificate_that_only_openssl_can_read_is_used(
     def refuse(_: bytes) -> None:
         raise ValueError("unusual")
 
-    monkeypatch.setattr("fusioncharger.io.tls.x509.load_pem_x509_certificates", refuse)
+    monkeypatch.setattr("fusioncharger.io.pem_file.x509.load_pem_x509_certificates", refuse)
     findings, ends = examine(files, NOW)
     assert [(found.severity, found.text) for found in findings] == [
         ("warning", "the certificate in it is unusual and was not examined: unusual")
