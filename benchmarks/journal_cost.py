@@ -21,6 +21,7 @@ from fusioncharger.messages.outputs import LogWritten, PowerRequested, StartTime
 from fusioncharger.messages.types import Level, PowerRequestMode, RequirementType
 from fusioncharger.replay.housekeeping import LOCK_NAME
 from fusioncharger.replay.journal import Journal
+from msgspec import Struct
 
 TURNS_PER_S = 2_000
 UTC_NS = 1_795_000_000_000_000_000
@@ -75,8 +76,37 @@ class Watch:
         self._thread.join()
 
 
-def measure(turns: int, turns_per_s: int | None) -> list[str]:
-    """Record so many turns; a row of the table."""
+class Recorded(Struct):
+    """What so many turns cost."""
+
+    rate: str
+    turns: int
+    input_us: list[float]
+    """Of each turn, handing the Input over."""
+    turn_us: list[float]
+    """Input and Outputs."""
+    switches_us: list[float]
+    lags_ms: list[float]
+    records_per_s: float
+    bytes_per_turn: float
+    is_complete: bool
+
+    def row(self) -> list[str]:
+        """Of the table."""
+        return [
+            self.rate,
+            f"{self.turns:,}",
+            *(f"{value:.1f}" for costs in (self.input_us, self.turn_us) for value in _quantiles(costs)),
+            f"{len(self.switches_us)}: {max(self.switches_us, default=0):.0f}",
+            f"{max(self.lags_ms, default=0.0):.0f}",
+            f"{self.records_per_s:,.0f}",
+            f"{self.bytes_per_turn:.0f}",
+            "yes" if self.is_complete else "NO",
+        ]
+
+
+def measure(turns: int, turns_per_s: int | None) -> Recorded:
+    """Record so many turns."""
     turn_costs_ns, input_costs_ns, switch_costs_ns = [], [], []
     handed_over_ns = [0]
     runtime = build(CONFIG)
@@ -120,23 +150,23 @@ def measure(turns: int, turns_per_s: int | None) -> list[str]:
         if there and when_ns < handed_over_ns[-1]:
             waiting = next((at for at in handed_over_ns[there + 1 :] if at <= when_ns), when_ns)
             lags_ms.append((when_ns - waiting) / 1e6)
-    lag_ms = max(lags_ms, default=0.0)
-    return [
-        f"{turns_per_s:,}/s" if turns_per_s else "unpaced",
-        f"{turns:,}",
-        *(f"{value:.1f}" for costs in (input_costs_ns, turn_costs_ns) for value in quantiles_us(costs)),
-        f"{len(switch_costs_ns)}: {max(switch_costs_ns, default=0) / 1000:.0f}",
-        f"{lag_ms:.0f}",
-        f"{turns * (1 + len(OUTPUTS)) / seconds:,.0f}",
-        f"{size / turns:.0f}",
-        "yes" if complete else "NO",
-    ]
+    return Recorded(
+        rate=f"{turns_per_s:,}/s" if turns_per_s else "unpaced",
+        turns=turns,
+        input_us=[cost / 1000 for cost in input_costs_ns],
+        turn_us=[cost / 1000 for cost in turn_costs_ns],
+        switches_us=[cost / 1000 for cost in switch_costs_ns],
+        lags_ms=lags_ms,
+        records_per_s=turns * (1 + len(OUTPUTS)) / seconds,
+        bytes_per_turn=size / turns,
+        is_complete=complete,
+    )
 
 
-def quantiles_us(costs_ns: list[int]) -> tuple[float, float]:
+def _quantiles(costs: list[float]) -> tuple[float, float]:
     """p50 and p99."""
-    ordered = sorted(costs_ns)
-    return ordered[len(ordered) // 2] / 1000, ordered[len(ordered) * 99 // 100] / 1000
+    ordered = sorted(costs)
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
 
 
 def main() -> None:
@@ -144,7 +174,7 @@ def main() -> None:
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     head = ["rate", "turns", "input p50", "p99", "turn p50", "p99 (us)", "switches: us", "lag (ms)"]
     head += ["records/s", "bytes/turn", "complete"]
-    rows = [head, measure(seconds * TURNS_PER_S, TURNS_PER_S), measure(20_000, None)]
+    rows = [head, measure(seconds * TURNS_PER_S, TURNS_PER_S).row(), measure(20_000, None).row()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
