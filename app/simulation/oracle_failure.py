@@ -16,11 +16,10 @@ ALL = ("psu_link", "dispenser_alarms")
 
 
 def concerns(watch: ConnectorWatch, failure: TurnFailed) -> bool:
-    """Whether the connector has to stop."""
-    says_so = any(said.sub_type == "internal_error" for said in watch.said)
-    # The error of a former failure stands, and is not raised again: then the stop request says so.
-    says_so = says_so or (bool(watch.shadow.internal_error) and bool(watch.messages))
-    return failure.actor in (watch.name, *ALL) or says_so
+    """Whether the connector has to stop: because it failed, or because it did stop."""
+    if failure.actor in (watch.name, *ALL) or watch.messages or watch.modes:
+        return True
+    return any(said.sub_type == "internal_error" for said in watch.said)
 
 
 def is_car_leaving(message: inputs.Input, watch: ConnectorWatch) -> bool:
