@@ -6,24 +6,16 @@
 Rules:
 - It must not keep the driver from starting: no file, however damaged or foreign, raises. What could not be
   read is said in `problem`.
-- It must be fast: the power unit is to be called within a second, and a log has 64 MiB. So records that do not
-  matter are stepped over by their heads, and only those that do are decoded and checked by their CRC.
+- It must be fast: the power unit is to be called within a second, and a log has 64 MiB (skimming.py).
 - Reading stops at the first record that is broken; what came before it counts.
-- Files are read, not mapped: a bad block of the disk then is an error, where it would kill the process.
-
-    record   ┌ opcode u8 ┬ length u64 ┬ … length bytes                                        (little-endian)
-    message  └    0x05   ┴            ┴ channel u16, sequence u32, log_time u64, publish_time u64, payload
 """
 
 import os
 import re
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from mcap.opcode import Opcode
 from msgspec import Struct
 
 from ..actors.dispenser_alarms import DispenserAlarmsState, with_error
@@ -31,33 +23,19 @@ from ..actors.names import DISPENSER_ALARMS
 from ..messages.config import Config
 from ..messages.inputs import ActiveErrorsReceived, BspError, BspErrorCleared, BspErrorRaised, Started
 from .lifts import Lifter, can_lift
-from .log_format import FORMAT, NOT_UNDERSTOOD, PROFILE, RECORD_LIMIT_BYTES, TOPICS, SegmentHeader, is_intact
+from .log_format import FORMAT, NOT_UNDERSTOOD, TOPICS, SegmentHeader, is_intact
+from .skimming import DamagedLogError, UnusableLogError, skim
 
-BLOCK_BYTES = 2**20
 PROBLEMS_SHOWN = 3
 CLOCK_TOLERANCE_NS = 60_000_000_000
 
-MAGIC = b"\x89MCAP0\r\n"
-"""As in mcap.writer, whose import would cost 8 ms."""
-
-# As numbers, because an Enum's member is no match for one, and slow to look up.
-_HEADER, _SCHEMA = Opcode.HEADER.value, Opcode.SCHEMA.value
-_CHANNEL, _MESSAGE, _DATA_END = Opcode.CHANNEL.value, Opcode.MESSAGE.value, Opcode.DATA_END.value
-_CHUNK, _METADATA = Opcode.CHUNK.value, Opcode.METADATA.value
-
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{8})-([0-9]{4,})\.mcap")
 
-_HEAD = struct.Struct("<BQ")
-_HEAD_AND_ID = struct.Struct("<BQH")
-"""A message's or a channel's head, with the channel's number. Any other record is that long as well."""
-_MESSAGE_HEAD = struct.Struct("<HIQQ")
-_CHANNEL_HEAD = struct.Struct("<HHI")
-_STRING = struct.Struct("<I")
-
 _HEADER_TOPIC = TOPICS[SegmentHeader.__name__]
-_TOPICS = {_HEADER_TOPIC} | {
-    TOPICS[kind.__name__] for kind in (Started, BspErrorRaised, BspErrorCleared, ActiveErrorsReceived)
-}
+_TOPICS = frozenset(
+    TOPICS[kind.__name__]
+    for kind in (SegmentHeader, Started, BspErrorRaised, BspErrorCleared, ActiveErrorsReceived)
+)
 _message_decoder = msgspec.json.Decoder(Started | BspErrorRaised | BspErrorCleared | ActiveErrorsReceived)
 
 
@@ -77,18 +55,6 @@ class LastErrors(Struct, frozen=True):
 
 
 NOTHING = LastErrors()
-
-
-class _UnusableLogError(Exception):
-    """The log tells nothing. The text says why; empty: its process ended before it began."""
-
-
-class _CompressedLogError(Exception):
-    """The log is a compressed one."""
-
-
-class _DamagedLogError(Exception):
-    """The log is not whole. The text says where."""
 
 
 class _Found(Struct):
@@ -115,7 +81,7 @@ def restore_errors(directory: Path, config: Config, boot_id: str = "") -> LastEr
     for path in logs:
         try:
             found, problem = _read(path)
-        except _UnusableLogError as error:
+        except UnusableLogError as error:
             if str(error):
                 problems.append(f"{path.name}: {error}")
         except OSError as error:
@@ -188,62 +154,58 @@ def _renumbered(found: _Found, config: Config) -> tuple[tuple[BspError, ...], tu
 
 
 def _read(path: Path) -> tuple[_Found, str]:
-    """What the log tells, and what is wrong with it ("": nothing). _UnusableLogError, OSError."""
+    """What the log tells, and what is wrong with it ("": nothing). UnusableLogError, OSError."""
     if not path.is_file():
         msg = "not a file"
-        raise _UnusableLogError(msg)
+        raise UnusableLogError(msg)
     found, problem = None, ""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        try:
-            for topic, payload in _messages(descriptor):
-                found = _beginning(payload) if topic == _HEADER_TOPIC else _after(found, payload)
-        except _CompressedLogError:
-            for topic, payload in _compressed_messages(descriptor):
-                found = _beginning(payload) if topic == _HEADER_TOPIC else _after(found, payload)
-    except _DamagedLogError as error:
+        for topic, payload in skim(descriptor, _TOPICS):
+            found = _beginning(payload) if topic == _HEADER_TOPIC else _after(found, payload)
+    except DamagedLogError as error:
         problem = str(error)
     except OSError as error:
         problem = f"cannot be read to its end: {error.strerror or error}"
     finally:
         os.close(descriptor)
     if found is None or not found.has_begun:
-        raise _UnusableLogError(problem)
+        raise UnusableLogError(problem)
     return found, problem
 
 
 def _beginning(payload: bytes) -> _Found:
-    """What the segment's header tells. _UnusableLogError, _DamagedLogError."""
+    """What the segment's header tells. UnusableLogError, DamagedLogError."""
     if not is_intact(payload):
         msg = "the segment header is altered"
-        raise _DamagedLogError(msg)
+        raise DamagedLogError(msg)
     try:
         number = msgspec.json.decode(payload, type=_FormatNumber).format
         if not can_lift(number):
             msg = f"journal format {number}; this version reads formats up to {FORMAT}"
-            raise _UnusableLogError(msg)
+            raise UnusableLogError(msg)
         header = msgspec.json.decode(Lifter(number)(payload), type=SegmentHeader)
         boards = tuple(entry.evse_board_support for entry in msgspec.convert(header.config, _Boards).connectors)
         state = msgspec.convert(header.snapshot.get(DISPENSER_ALARMS, {}), DispenserAlarmsState)
     except NOT_UNDERSTOOD as error:
         msg = f"the segment header is not understood: {error}"
-        raise _UnusableLogError(msg) from None
+        raise UnusableLogError(msg) from None
     return _Found(boards, state, header.boot_id, has_begun=header.first_turn > 1)
 
 
 def _after(found: _Found | None, payload: bytes) -> _Found:
-    """What is known after an Input. _DamagedLogError."""
+    """What is known after an Input. DamagedLogError."""
     if found is None:
         msg = "the segment header is missing"
-        raise _DamagedLogError(msg)
+        raise DamagedLogError(msg)
     if not is_intact(payload):
         msg = "the checksum of an input fails; what came after it is not known"
-        raise _DamagedLogError(msg)
+        raise DamagedLogError(msg)
     try:
         message = _message_decoder.decode(payload)
     except NOT_UNDERSTOOD as error:
         msg = f"an input is not understood, and what came after it is not known: {error}"
-        raise _DamagedLogError(msg) from None
+        raise DamagedLogError(msg) from None
     has_begun = found.has_begun or isinstance(message, Started)
     return _Found(found.boards, with_error(found.state, message), found.boot_id, has_begun)
 
@@ -264,96 +226,3 @@ class _Boards(Struct):
     """What counts of such a configuration."""
 
     connectors: tuple[_Board, ...]
-
-
-def _messages(descriptor: int) -> Iterator[tuple[str, bytes]]:
-    """Topic and payload of the messages that matter, up to the end. _UnusableLogError, _DamagedLogError where
-    the file is not whole, OSError."""
-    size = os.fstat(descriptor).st_size
-    at = _check_beginning(os.pread(descriptor, BLOCK_BYTES, 0))
-    topics: dict[int, str] = {}
-    """Of each channel; "" of one that does not matter."""
-    while True:
-        block = os.pread(descriptor, BLOCK_BYTES, at)
-        begin, here, last = 0, 0, len(block) - _HEAD_AND_ID.size
-        while here <= last:
-            opcode, length, channel = _HEAD_AND_ID.unpack_from(block, here)
-            end = here + _HEAD.size + length
-            if opcode != _MESSAGE or topics.get(channel) != "":
-                if opcode == _DATA_END:
-                    return
-                if at + end > size or length > RECORD_LIMIT_BYTES:
-                    raise _cut(at + here, size)
-                body = _body(descriptor, block, at, here + _HEAD.size, end)
-                if opcode == _CHANNEL:
-                    topics[channel] = _topic(body)
-                elif opcode == _MESSAGE and channel in topics:
-                    yield topics[channel], body[_MESSAGE_HEAD.size :]
-                elif opcode == _CHUNK:
-                    raise _CompressedLogError
-                elif opcode not in {_SCHEMA, _METADATA}:
-                    raise _cut(at + here, size)
-            begin, here = here, end
-        if at + here > size:
-            raise _cut(at + begin, size)
-        at += here
-        if at + _HEAD_AND_ID.size > size or here == 0:
-            raise _cut(at, size)
-
-
-def _compressed_messages(descriptor: int) -> Iterator[tuple[str, bytes]]:
-    """The same of a compressed log, which is read whole. _DamagedLogError, OSError."""
-    from .records import RecordError, RecordReader  # noqa: PLC0415 - most starts need no decompressor
-
-    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
-        file.seek(0)
-        reader = RecordReader(file)
-        try:
-            reader.read_profile()
-            for topic, _, _, _, payload in reader.messages():
-                if topic in _TOPICS:
-                    yield topic, payload
-        except RecordError as error:
-            raise _DamagedLogError(str(error)) from None
-
-
-def _body(descriptor: int, block: bytes, at: int, start: int, end: int) -> bytes:
-    """The bytes `start` to `end` of the block that begins at byte `at` of the file, also beyond its end."""
-    if end <= len(block):
-        return block[start:end]
-    return os.pread(descriptor, end - start, at + start)
-
-
-def _check_beginning(block: bytes) -> int:
-    """Where the records after the MCAP header begin. _UnusableLogError."""
-    problem, end = "", 0
-    try:
-        opcode, length = _HEAD.unpack_from(block, len(MAGIC))
-        start = len(MAGIC) + _HEAD.size
-        (profile_bytes,) = _STRING.unpack_from(block, start)
-        profile = block[start + _STRING.size :][:profile_bytes]
-        end = start + length
-        if not block.startswith(MAGIC) or opcode != _HEADER or profile != PROFILE.encode() or end > len(block):
-            problem = "not a log of this driver"
-    except struct.error:
-        problem = "the file is empty or cut short at its very beginning"
-    if problem:
-        raise _UnusableLogError(problem)
-    return end
-
-
-def _topic(channel: bytes) -> str:
-    """The channel record's topic, if it matters. _DamagedLogError."""
-    try:
-        *_, length = _CHANNEL_HEAD.unpack_from(channel)
-        topic = channel[_CHANNEL_HEAD.size :][:length].decode()
-    except (struct.error, UnicodeDecodeError):
-        msg = "a channel is damaged"
-        raise _DamagedLogError(msg) from None
-    return topic if topic in _TOPICS else ""
-
-
-def _cut(whole: int, size: int) -> _DamagedLogError:
-    if whole == size:
-        return _DamagedLogError("the file was not closed: what was recorded last may be missing")
-    return _DamagedLogError(f"whole only up to byte {whole} of {size}; what came after is not known")

@@ -242,7 +242,7 @@ def _record_segment(path: Path, segment: int, keep: Keep) -> bool:
 
 
 def _is_closed(writer: SegmentWriter, file: SegmentFile) -> bool:
-    """Whether a file that holds all that the driver said can be closed, with the room that was kept for that."""
+    """Whether a file that holds all that the driver said can be closed, with the room kept for that."""
     try:
         writer.finish()
         file.sync()

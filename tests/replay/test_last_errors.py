@@ -27,7 +27,7 @@ from fusioncharger.messages.inputs import (
     Started,
 )
 from fusioncharger.messages.outputs import ReadAnswered
-from fusioncharger.replay import last_errors
+from fusioncharger.replay import skimming
 from fusioncharger.replay.housekeeping import compress
 from fusioncharger.replay.journal import boot_id
 from fusioncharger.replay.last_errors import NOTHING, LastErrors, restore_errors
@@ -405,7 +405,7 @@ def test_what_is_no_log_is_named_and_passed_over(tmp_path: Path, content: bytes,
     log = record(tmp_path, SESSION)
     foreign = tmp_path / "20991231T235959Z-foreign.mcap"
     foreign.write_bytes(content)
-    os.utime(foreign, ns=(0, log.stat().st_mtime_ns + 1))
+    os.utime(log, ns=(0, foreign.stat().st_mtime_ns - 10**9))
     restored = restore_errors(tmp_path, CONFIG)
     assert (restored.errors, restored.journal) == ((DOOR, EPO), log.name)
     assert restored.problem.startswith("20991231T235959Z-foreign.mcap: ")
@@ -414,6 +414,7 @@ def test_what_is_no_log_is_named_and_passed_over(tmp_path: Path, content: bytes,
 
 def test_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
     log = record(tmp_path, SESSION)
+    os.utime(log, ns=(0, log.stat().st_mtime_ns - 10**9))  # the others are newer
     (tmp_path / "2099-directory.mcap").mkdir()
     os.mkfifo(tmp_path / "2099-fifo.mcap")
     (tmp_path / "2099-link.mcap").symlink_to(tmp_path / "nowhere")
@@ -445,7 +446,7 @@ def test_a_disk_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypatch: py
     said = f"{log.name}: cannot be read to its end: Input/output error"
     assert restore_errors(tmp_path, CONFIG) == LastErrors(problem=said)
     # What was read before the bad place counts.
-    monkeypatch.setattr(last_errors, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(skimming, "BLOCK_BYTES", 100)
     bad_from = log.read_bytes().index(b"MREC8EmergencyStop")
     assert restore_errors(tmp_path, CONFIG) == LastErrors((DOOR,), log.name, said)
 
@@ -455,7 +456,7 @@ def test_where_a_block_ends_makes_no_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     log = record(tmp_path, SESSION)
-    monkeypatch.setattr(last_errors, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(skimming, "BLOCK_BYTES", block_bytes)
     assert restore_errors(tmp_path, CONFIG) == LastErrors((DOOR, EPO), log.name)
 
 
@@ -470,8 +471,8 @@ def test_a_file_that_shrinks_meanwhile_ends(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_constants_are_mcaps() -> None:
-    assert last_errors.MAGIC == MCAP0_MAGIC
-    assert Opcode.MESSAGE.value == last_errors._MESSAGE
+    assert skimming.MAGIC == MCAP0_MAGIC
+    assert Opcode.MESSAGE.value == skimming._MESSAGE
 
 
 # --- speed -------------------------------------------------------------------------------------------------
