@@ -1,4 +1,4 @@
-"""The parts of a summary, and what is under way while it is made: sessions, alarms, errors (summary.py)."""
+"""The parts of a summary, and what is under way while it is made (summary.py)."""
 
 from msgspec import Struct
 
@@ -9,16 +9,6 @@ LIMIT = 1000
 
 POWER_UNIT = 0
 """Instead of a connector, in alarms of the power unit."""
-
-NO_CAR = "CarDisconnected"
-COMMUNICATION_FAULT = "CommunicationFault"
-RUNNING = "Running"
-COMPLETED = "Completed"
-
-FRESH_NS = 5_000_000_000
-"""A power meter that was silent for longer tells nothing about the time in between."""
-
-_NS_PER_HOUR = 3_600_000_000_000
 
 
 class Session(Struct, frozen=True):
@@ -98,100 +88,6 @@ class OpenOccurrence:
         self.turn = turn
         self.utc_ns = utc_ns
         self.continued = continued
-
-
-class OpenSession:
-    """A charging session, while its car is there."""
-
-    def __init__(self, connector: int, turn: int, utc_ns: int, *, continued: bool = False) -> None:
-        self.connector = connector
-        self.begin_turn = turn
-        self.begin_utc_ns = utc_ns
-        self.continued = continued
-        self.readings = 0
-        self._wants_power = False
-        """EVerest does."""
-        self._has_charged = False
-        """The power unit was asked for more than to get ready: insulation test, precharge, charging."""
-        self._is_completed = False
-        """EVerest switched off after that."""
-        self._stopped = ""
-        """Why the driver switched off by itself."""
-        self._is_asked = False
-        self._link_lost = False
-        """While the power unit was asked for something, and it has not been since."""
-        self._metered_w_ns = self._requested_w_ns = 0.0
-        self._meter: tuple[int, float] | None = None
-        self._request: tuple[int, float] | None = None
-
-    def restore(self, phase: str, *, wants_power: bool, resuming: bool) -> None:
-        """As it stands in a snapshot: the connector's state, EVerest's mode, and whether the link is lost."""
-        self._has_charged = phase in (RUNNING, COMPLETED) or resuming
-        self._is_completed = phase == COMPLETED
-        self._is_asked = self._has_charged and not self._is_completed
-        self._wants_power = wants_power
-        self._link_lost = resuming
-
-    def switched(self, *, on: bool) -> None:
-        """EVerest wants power, or none."""
-        self._wants_power = on
-        self._is_completed = self._has_charged and not on and not self._stopped
-        if on:
-            self._stopped = ""
-
-    def stopped(self, why: str) -> None:
-        """The driver switches off by itself."""
-        if self._wants_power:
-            self._wants_power, self._stopped = False, why
-
-    def asked(self, *, supplying: bool) -> None:
-        """The power unit is asked for something; `supplying`: for more than to get ready."""
-        self._is_asked, self._link_lost = True, False
-        self._has_charged = self._has_charged or supplying
-
-    def lost_link(self) -> None:
-        """To the power unit."""
-        self._link_lost = self._is_asked and not self._is_completed
-
-    def metered(self, at_ns: int, power_w: float) -> None:
-        """The power meter says so."""
-        if self._meter is not None and at_ns - self._meter[0] <= FRESH_NS:
-            self._metered_w_ns += (at_ns - self._meter[0]) * (power_w + self._meter[1]) / 2
-        self._meter = at_ns, power_w
-        self.readings += 1
-
-    def requested(self, at_ns: int, power_w: float) -> None:
-        """This is asked of the power unit from now on."""
-        if self._request is not None:
-            self._requested_w_ns += (at_ns - self._request[0]) * self._request[1]
-        self._request = at_ns, power_w
-
-    def energy_wh(self, at_ns: int) -> tuple[float, float]:
-        """By the power meter, and as requested up to that time."""
-        requested_w_ns = self._requested_w_ns
-        if self._request is not None:
-            requested_w_ns += (at_ns - self._request[0]) * self._request[1]
-        return self._metered_w_ns / _NS_PER_HOUR, requested_w_ns / _NS_PER_HOUR
-
-    def outcome(self) -> str:
-        """The car is gone."""
-        if self._is_completed:
-            return "completed by EVerest"
-        if self._stopped:
-            return f"stopped: {self._stopped}"
-        if self._link_lost:
-            return "link lost"
-        return "car left" if self._has_charged else "car left before charging"
-
-    def unfinished(self) -> str:
-        """The log ends, the car is there."""
-        if self._is_completed:
-            return "completed, car still there"
-        if self._stopped:
-            return f"stopped: {self._stopped}, car still there"
-        if self._link_lost:
-            return "link lost, car still there"
-        return "still charging" if self._has_charged else "not charging yet"
 
 
 def listed(
