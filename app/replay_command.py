@@ -49,6 +49,8 @@ _WHAT_IF = """\
 timers ran on virtual time; what came from the power unit and
 from EVerest is as recorded, though they might have acted otherwise"""
 
+_TIE = "the input went first here; in the field it may have been the timer"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `replay` takes."""
@@ -188,6 +190,8 @@ def _what_if(log: Log, settings: list[str], *, accept_new_fields: bool) -> int:
     print(f"with {', '.join(settings)}: {_WHAT_IF}")
     if compared.carried_over:
         print("the log begins in mid-run, or goes on after a gap: what the recorded settings had led to stays")
+    if compared.undecided:
+        print(f"{compared.undecided} times a timer was due less than 2 ms before an input: {_TIE}")
     if compared.differing:
         print(f"\n{summary(compared)}")
     else:

@@ -69,6 +69,8 @@ class Comparison:
         """What is wrong with a file, if it could not be read to its end."""
         self.carried_over = 0
         """How often it began with a snapshot in mid-run."""
+        self.undecided = 0
+        """With another setting: how often either of an Input and a timer may have come first."""
         self.kinds: dict[Kind, Found] = {}
         self._accept_new_fields = accept_new_fields
         self._ignored = ignored

@@ -9,7 +9,7 @@ that the timer has here. One that did not count there (cancelled or restarted wh
 count here either. As long as nothing differs, the numbers are the recorded ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -59,10 +59,17 @@ class RecordedTimers:
 
     def take(self, outputs: tuple[RecordedOutput, ...]) -> None:
         """What the recorded turn said of timers. UnsupportedFormatError."""
-        for output in outputs:
-            if output.intact and output.payload.startswith(_TAGS):
-                match output.message():
-                    case StartTimer(owner=owner, name=name, number=number):
-                        self._numbers[owner, name] = number
-                    case CancelTimer(owner=owner, name=name):
-                        self._numbers.pop((owner, name), None)
+        for told in timer_outputs(outputs):
+            if isinstance(told, StartTimer):
+                self._numbers[told.owner, told.name] = told.number
+            else:
+                self._numbers.pop((told.owner, told.name), None)
+
+
+def timer_outputs(outputs: tuple[RecordedOutput, ...]) -> Iterator[StartTimer | CancelTimer]:
+    """Those that are about timers. UnsupportedFormatError."""
+    for output in outputs:
+        if output.intact and output.payload.startswith(_TAGS):
+            told = output.message()
+            if isinstance(told, StartTimer | CancelTimer):
+                yield told

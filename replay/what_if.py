@@ -13,6 +13,8 @@ Rules:
   begins in mid-run, or goes on after a gap, begins with the snapshot there: what the recorded settings led to
   until then stays, which is said. Of a timer that runs in a snapshot it is not known when it is due: it fires
   when it fired in the log.
+- An Input that came so soon after a timer was due here (SLACK_NS) goes first, as it may have done; how often is
+  counted.
 - A timer that fires is compared with the firing of the same timer in the log, in order. Times and timers'
   numbers are not compared.
 """
@@ -34,6 +36,7 @@ from ..messages.toml_table import TomlError, table_of
 from .comparison import Comparison
 from .logs import Log, Segment
 from .reader import EndKind, Turn
+from .recorded_timers import timer_outputs
 from .stepping import Step, Stepper
 
 IGNORED = frozenset({"at_ns", "t_ns", "number"})
@@ -91,27 +94,49 @@ class _VirtualTimers:
     def __init__(self, unknown: set[tuple[str, str, int]]) -> None:
         self._due: dict[_Key, tuple[int, int]] = {}
         """When, and the number of the start."""
+        self._recorded_due_ns: dict[_Key, int] = {}
+        """When, in the recorded run."""
         self._unknown = unknown
         """Owner, name and number of those that ran already when the log began."""
+        self.undecided = 0
+        """How often an Input went before a timer that was due here already, and was not in the log."""
 
     def take(self, outputs: tuple[AnyOutput, ...], at_ns: int) -> None:
         """What a turn said of timers."""
         for output in outputs:
             match output:
-                case StartTimer():
-                    self._due[output.owner, output.name] = at_ns + output.delay_ns, output.number
-                case CancelTimer():
-                    self._due.pop((output.owner, output.name), None)
+                case StartTimer(owner=owner, name=name):
+                    self._stopped((owner, name), at_ns)
+                    self._due[owner, name] = at_ns + output.delay_ns, output.number
+                case CancelTimer(owner=owner, name=name):
+                    self._stopped((owner, name), at_ns)
 
-    def fire(self, ahead: Sequence[Turn]) -> TimerFired | None:
+    def take_recorded(self, turn: Turn) -> None:
+        """What it said of timers in the log. UnsupportedFormatError."""
+        for output in timer_outputs(turn.outputs):
+            key = output.owner, output.name
+            if isinstance(output, StartTimer):
+                self._recorded_due_ns[key] = turn.at_ns + output.delay_ns
+            else:
+                self._recorded_due_ns.pop(key, None)
+
+    def _stopped(self, key: _Key, at_ns: int) -> None:
+        due_ns, _ = self._due.pop(key, (at_ns + 1, 0))
+        self.undecided += due_ns <= at_ns and self._is_later_in_the_log(key, due_ns)
+
+    def _is_later_in_the_log(self, key: _Key, due_ns: int) -> bool:
+        return self._recorded_due_ns.get(key, due_ns + LATENCY_NS) - due_ns > SLACK_NS
+
+    def fire(self, ahead: Sequence[Turn], now_ns: int) -> TimerFired | None:
         """The next one that is due before the first of the turns that come, taken out. Not one that fired soon
-        after it is due in the log, too: it fires with that."""
+        after it is due in the log, too: it fires with that. `now_ns`: of the turn before."""
         due = sorted((due_ns, key, number) for key, (due_ns, number) in self._due.items())
         for due_ns, key, number in due:
             if due_ns + SLACK_NS >= ahead[0].at_ns:
                 return None
             if not _fired_soon(key, due_ns, ahead):
                 del self._due[key]
+                self.undecided += due_ns < now_ns and self._is_later_in_the_log(key, due_ns)
                 return TimerFired(at_ns=due_ns, owner=key[0], name=key[1], number=number)
         return None
 
@@ -179,7 +204,7 @@ def _replayed(run: tuple[Segment, ...], config: Config, comparison: Comparison) 
     now_ns = 0
     for ahead in _with_lookahead(_turns(run, comparison)):
         turn = ahead[0]
-        while (fired := timers.fire(ahead)) is not None:
+        while (fired := timers.fire(ahead, now_ns)) is not None:
             now_ns = max(now_ns, fired.at_ns)
             step = _step(stepper, turn, replace(fired, at_ns=now_ns))
             timers.take(step.outputs, now_ns)
@@ -196,11 +221,13 @@ def _replayed(run: tuple[Segment, ...], config: Config, comparison: Comparison) 
         if message is not None:
             step = stepper.step(turn if message is turn.input else replace(turn, input=message))
             timers.take(step.outputs, turn.at_ns)
+            timers.take_recorded(turn)
             yield step
         elif waiting.get(key):
             yield _beside(waiting[key].popleft(), turn)
         else:
             owed.setdefault(key, deque()).append(turn)
+    comparison.undecided += timers.undecided
     yield from (step for steps in waiting.values() for step in steps)
     states = stepper.runtime.states()
     yield from (Step(turn, (), states, states) for turns in owed.values() for turn in turns)

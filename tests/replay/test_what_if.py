@@ -1,5 +1,6 @@
 """Another setting, and changed code: what differs, in which turns, and nothing that does not."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fusioncharger.actors.psu_link_state import PsuLinkState
 from fusioncharger.actors.system import build
 from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, USAGE, replay_command
 from fusioncharger.messages.config import ConfigError, of_table
-from fusioncharger.messages.inputs import Input, TimerFired
+from fusioncharger.messages.inputs import Input, RegistersRead, RegistersWritten, TimerFired
 from fusioncharger.messages.outputs import ModePublished
 from fusioncharger.replay import divergence
 from fusioncharger.replay.changed_code import compare
@@ -70,6 +71,23 @@ def test_a_longer_timeout_does_not_fire_when_the_recorded_one_did() -> None:
     """EVerest's silence counts later: the turns of the recorded timer are missing, or come later."""
     short = what_if(open_logs([DEMO]), ["everest_timeout_s=30"])
     assert any(kind.input == "TimerFired" or kind.output == "StartTimer" for kind in short.kinds)
+
+
+def test_a_timer_that_is_due_just_before_an_input_is_said_to_be_undecided(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The longest silence of the power unit, less 1 ms."""
+    with open_logs([DEMO]).segments[0].read() as log:
+        requests = [turn for turn in log.turns() if isinstance(turn.input, RegistersRead | RegistersWritten)]
+    gap_ns = max(later.at_ns - former.at_ns for former, later in pairwise(requests))
+    setting = f"modbus_timeout_s={(gap_ns - 1_000_000) / 1e9:.9f}"
+    compared = what_if(open_logs([DEMO]), [setting])
+    assert compared.undecided >= 1
+    assert not any(kind.output == "PsuDisconnectRequested" for kind in compared.kinds)
+    assert replay_command(replay_arguments(DEMO, "--set", setting)) == DIVERGED
+    said = f"{compared.undecided} times a timer was due less than 2 ms before an input: the input went"
+    assert said in capsys.readouterr().out
+    assert what_if(open_logs([DEMO]), ["modbus_timeout_s=60"]).undecided == 0
 
 
 @pytest.mark.parametrize(
