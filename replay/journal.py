@@ -128,6 +128,7 @@ class Journal:
         self._backlog_bytes = 0
         self._pump_due_ns = 0
         self._first_dropped_turn: int | None = None
+        self._segment_first_turn = 1
         self._last_kept_turn: int | None = None
         """What the former recorder said that it has kept, if it could not go on."""
         self._handed_over_bytes = 0
@@ -270,6 +271,7 @@ class Journal:
         self._backlog.clear()
         self._backlog_bytes = self._handed_over_bytes = 0
         self._began_at_ns = at_ns
+        self._segment_first_turn = first_turn
         header = SegmentHeader(
             format=FORMAT,
             run_id=self._run_id,
@@ -306,7 +308,7 @@ class Journal:
         if self._last_kept_turn is not None:
             # The recorder counts modulo 2^32, and what it kept is not far back.
             behind = (first_turn - 1 - self._last_kept_turn) % TURN_MODULUS
-            missing.append(max(1, first_turn - behind))
+            missing.append(max(self._segment_first_turn, first_turn - behind))
         self._first_dropped_turn = self._last_kept_turn = None
         return min(missing)
 

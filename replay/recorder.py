@@ -229,8 +229,10 @@ def _record_segment(path: Path, segment: int, keep: Keep) -> bool:
             # Of a file that was deleted, nothing is kept.
             kept = writer.last_turn if file.is_there() else (writer.first_turn - 1) % TURN_MODULUS
             _report(Report(segment, "unavailable", f"{path.parent}: {reason}", last_turn=kept))
-            if not writer.is_empty:
-                with contextlib.suppress(OSError):  # its turns are whole all the same
+            with contextlib.suppress(OSError):  # its turns are whole all the same
+                if writer.is_empty and file.is_there():
+                    path.unlink()
+                elif not writer.is_empty:
                     writer.finish(reason, lost_bytes)
                     file.sync()
             return False

@@ -129,3 +129,30 @@ def test_a_disk_that_is_full_when_the_driver_says_goodbye_loses_nothing(small_di
         assert replay(log).turns == driven.turn
     assert log.ending is not None
     assert log.ending.kind is EndKind.GOODBYE
+
+
+def test_a_segment_that_could_not_even_begin_leaves_the_former_ones_turns_alone(small_disk: Path) -> None:
+    """The gap begins with its first turn, not with the first turn of all."""
+    driven = DrivenJournal(small_disk / "log")
+    driven.open()
+    driven.await_report("ready")
+    driven.run()
+    assert driven.journal.prepare_replacement(UTC_NS)
+    driven.await_report("ready")
+    hog = fill(small_disk, 0)
+    assert driven.begin_segment()
+    driven.run()
+    driven.await_report("unavailable")
+    driven.run()
+    hog.unlink()
+    assert driven.journal.prepare_replacement(UTC_NS)
+    driven.await_report("ready")
+    assert driven.begin_segment()
+    driven.run()
+    assert driven.journal.close(10.0)
+    assert not open_logs([small_disk / "log"]).unreadable, "what has not even a header is no file"
+    last = open_logs([small_disk / "log"]).segments[-1]
+    with last.read() as log:
+        assert replay(log).turns == len(INPUTS)
+    assert log.gap is not None
+    assert (log.gap.first_turn, log.gap.last_turn) == (len(INPUTS) + 1, 3 * len(INPUTS))
