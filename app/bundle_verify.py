@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from msgspec import Struct
 
 from .. import __version__
-from ..replay.logs import Segment, open_logs
+from ..replay.logs import Segment, missing_between, open_logs
 from ..replay.reader import EndKind, LogError, UnsupportedFormatError
 from ..replay.replayer import replay
 from .log_files import DAMAGED, OK, UNSUPPORTED, USAGE
@@ -77,16 +77,19 @@ def _verify(path: Path, bundle: zipfile.ZipFile, directory: Path) -> int:
     try:
         segments = open_logs([directory]).segments
         with progress("replaying", sum(segment.size_bytes for segment in segments)) as advance:
+            ends = []
             for segment in segments:
-                _replay(bundle, segment, verdict)
+                ends.append(_replay(bundle, segment, verdict))
                 advance(segment.size_bytes)
-        for former, segment in pairwise(segments):
-            _tell_missing(former, segment)
+        for (former, segment), last_turn in zip(pairwise(segments), ends, strict=False):
+            missing = missing_between(former, last_turn, segment) if last_turn is not None else ""
+            if missing:
+                print(f"log: {missing}; so it was when it was packed")
     except LogError as error:
         print(str(error).replace(f"{directory}/", "log/"), file=sys.stderr)
         return UNSUPPORTED if isinstance(error, UnsupportedFormatError) else DAMAGED
     print(f"{path}: {len(sums)} files are as they were packed", end="")
-    if verdict.code != DIVERGED:
+    if verdict.code != DIVERGED and verdict.turns:
         print(f"; the log replays as identical: {verdict.turns} turns, {verdict.outputs} outputs", end="")
     print()
     return verdict.code
@@ -131,14 +134,8 @@ def _digest(bundle: zipfile.ZipFile, name: str, directory: Path, advance: Advanc
     return digest.hexdigest()
 
 
-def _tell_missing(former: Segment, segment: Segment) -> None:
-    header, before = segment.header, former.header
-    if header.run_id == before.run_id and not segment.follows(former):
-        numbers = f"{before.segment + 1} to {header.segment - 1}"
-        print(f"log: segments {numbers} of run {header.run_id[:8]} were not there when it was packed")
-
-
-def _replay(bundle: zipfile.ZipFile, segment: Segment, verdict: _Verdict) -> None:
+def _replay(bundle: zipfile.ZipFile, segment: Segment, verdict: _Verdict) -> int | None:
+    """Its last turn; None: it was not read to its end."""
     name = f"log/{segment.path.name}"
     with segment.read() as reader:
         found = replay(reader)
@@ -153,9 +150,15 @@ def _replay(bundle: zipfile.ZipFile, segment: Segment, verdict: _Verdict) -> Non
             file=sys.stderr,
         )
         verdict.code = DIVERGED
-    elif ending is not None and ending.kind is EndKind.DAMAGED:
+        return None
+    assert ending is not None  # noqa: S101 - all turns were read
+    if found.skipped:
+        print(f"{name}: {found.skipped}", file=sys.stderr)
+        verdict.code = verdict.code or DAMAGED
+    elif ending.kind is EndKind.DAMAGED:
         if bundle.getinfo(name).comment == LIVE:
             print(f"{name}: {LIVE.decode()} when it was packed: it ends after turn {ending.last_turn}")
-            return
-        print(f"{name}: damaged after turn {ending.last_turn}: {ending.text}", file=sys.stderr)
-        verdict.code = verdict.code or DAMAGED
+        else:
+            print(f"{name}: damaged after turn {ending.last_turn}: {ending.text}", file=sys.stderr)
+            verdict.code = verdict.code or DAMAGED
+    return ending.last_turn

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..replay.logs import Log, Segment, open_logs
 from ..replay.reader import LogError, LogReader, Turn
-from ..replay.stepping import Stepper
+from ..replay.stepping import NO_SNAPSHOT, Stepper
 from .export_files import (
     Meter,
     OutputError,
@@ -123,7 +123,12 @@ class _Export:
 
     def segment(self, segment: Segment, reader: LogReader, meter: Meter) -> None:
         """The next segment. UnsupportedFormatError."""
-        replay = _Replay(segment, reader, self._state_rows) if self._states else None
+        replay = None
+        if self._states and not reader.header.snapshot:
+            print(f"{segment.path}: no rows of states of its turns: {NO_SNAPSHOT}", file=sys.stderr)
+            self.is_whole = False
+        elif self._states:
+            replay = _Replay(segment, reader, self._state_rows)
         for turn in meter.turns(segment, reader):
             for row in replay.turn(turn) if replay else ():
                 self._add(self._states, row)

@@ -88,7 +88,7 @@ def _write(log: Log, pcapng: PcapngFile) -> bool:
     with Meter(log, "pcap") as meter:
         for segment in log.segments:
             with segment.read() as reader:
-                if run is None or former is None or not segment.follows(former):
+                if run is None or former is None or not _goes_on(former, segment):
                     run = _Run(reader.header, pcapng, run.connections if run else 0)
                 for turn in meter.turns(segment, reader):
                     is_whole = run.turn(turn, reader) and is_whole
@@ -96,6 +96,13 @@ def _write(log: Log, pcapng: PcapngFile) -> bool:
                 is_whole = told_ending(segment, reader) and is_whole
             former = segment
     return is_whole
+
+
+def _goes_on(former: Segment, segment: Segment) -> bool:
+    """Whether what is known of the former segment still counts. What was recovered from behind damage has no
+    snapshot that would tell more."""
+    is_recovered = not segment.header.snapshot and segment.header.run_id == former.header.run_id
+    return is_recovered or segment.follows(former)
 
 
 class _Run:

@@ -80,6 +80,8 @@ def _conclude(picture: Picture, output: Path, took_s: float) -> None:
     turns = picture.collector.turns
     if not picture.replayed:
         verdict = "not replayed"
+    elif picture.replayed < turns and not picture.collector.differing:
+        verdict = f"{picture.replayed} of them replayed, as recorded"
     elif picture.collector.differing:
         verdict = f"{picture.collector.differing} of them differ when they are replayed"
     else:

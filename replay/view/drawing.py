@@ -5,11 +5,11 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from ..log_format import SegmentHeader
-from ..logs import Log, Segment
+from ..log_format import Gap, SegmentHeader
+from ..logs import Log, Segment, missing_between
 from ..moments import Moment, MomentError, Target, resolve, utc_text
 from ..reader import EndKind, LogError, LogReader, UnsupportedFormatError
-from ..stepping import Stepper
+from ..stepping import NO_SNAPSHOT, Stepper
 from .timeline import Collector
 
 TURN_LIMIT = 300_000
@@ -96,10 +96,9 @@ class _Part(Struct, frozen=True):
         first, last = self.first, self.last
         if first is None or last is None:
             return False
-        if first.turn is not None and last.turn is not None:
-            return (first.segment, first.turn) > (last.segment, last.turn)
-        if first.at_ns is not None and last.at_ns is not None and first.at_ns > last.at_ns:
-            return True
+        for begin, end in ((first.turn, last.turn), (first.at_ns, last.at_ns)):
+            if begin is not None and end is not None:
+                return (first.segment, begin) > (last.segment, end)
         return first.utc_ns is not None and last.utc_ns is not None and first.utc_ns > last.utc_ns
 
     def holds(self, index: int) -> bool:
@@ -174,10 +173,10 @@ class _Drawing:
         with segment.read() as reader:
             stepper = self._stepper(segment)
             self.collector.begin_segment(segment.header, replays=stepper is not None)
-            self._interruption(segment, former)
+            missing = self._missing(segment, former)
             self.ending = ""
             try:
-                if self._turns(reader, stepper, index):
+                if self._turns(reader, stepper, index, missing):
                     return
             except UnsupportedFormatError as error:
                 self.ending = f"{segment.path.name}: {error}"
@@ -188,34 +187,26 @@ class _Drawing:
             if ending is not None and ending.kind in {EndKind.DAMAGED, EndKind.DRIVER_DIED}:
                 self.ending = f"{segment.path.name}: {ending.text} (after turn {ending.last_turn})"
 
-    def _turns(self, reader: LogReader, stepper: Stepper | None, index: int) -> bool:
-        """True: the picture's end was reached."""
+    def _turns(self, reader: LogReader, stepper: Stepper | None, index: int, missing: str) -> bool:
+        """True: the picture's end was reached. `missing`: before the first turn, unless a gap is recorded."""
         first, last = self._part.first, self._part.last
         first = first if first is not None and first.segment == index else None
         last = last if last is not None and last.segment == index else None
         skipping = first is not None
         told_bytes = 0
-        gap_told = False
         for number, turn in enumerate(reader.turns()):
             if number % 1000 == 0:
                 self._advance(reader.records.whole_bytes - told_bytes)
                 told_bytes = reader.records.whole_bytes
-            if reader.gap is not None and not gap_told:
-                gap_told = True
-                gap = reader.gap
-                missing = (
-                    f"turns {gap.first_turn} to {gap.last_turn} are missing"
-                    if gap.first_turn <= gap.last_turn
-                    else "turns may be missing"
-                )
-                self.collector.interrupt(f"{missing}: {gap.reason}")
+            if number == 0 and (reader.gap is not None or missing):
+                self.collector.interrupt(missing if reader.gap is None else _gap_text(reader.gap))
             if last is not None and last.is_past(turn):
                 return True
             self._end_utc_ns = turn.utc_ns
             step = stepper.step(turn) if stepper is not None else None
             if skipping:
                 assert first is not None  # noqa: S101 - that is what skipping says
-                skipping = not (first.is_past(turn) or turn.number == first.turn)
+                skipping = first.is_before(turn.number, turn.utc_ns, turn.at_ns)
                 if skipping:
                     continue
             self.collector.add(turn, step)
@@ -228,26 +219,23 @@ class _Drawing:
         try:
             return Stepper(segment.header)
         except UnsupportedFormatError as error:
+            why = error if segment.header.snapshot else NO_SNAPSHOT
             self.notes.add(
-                f"{segment.path.name} does not replay under this version ({error}). It is drawn from the "
+                f"{segment.path.name}: its turns cannot be replayed here ({why}). They are drawn from the "
                 "recorded inputs and outputs alone: there are no states and no state differences."
             )
             return None
 
-    def _interruption(self, segment: Segment, former: Segment | None) -> None:
-        header = segment.header
-        if former is None or (segment.follows(former) and header.first_turn == self._last_turn + 1):
-            return  # a recorder that was replaced says that the driver ended, but nothing is missing
-        if self.ending:
+    def _missing(self, segment: Segment, former: Segment | None) -> str:
+        """What is missing before a segment, in words, but for how the former one ended, which is told."""
+        if former is None:
+            return ""
+        if segment.header.run_id != former.header.run_id:
+            return self.ending or f"the driver did not run; it starts again as run {segment.header.run_id[:8]}"
+        missing = missing_between(former, self._last_turn, segment)
+        if missing and self.ending:  # a recorder that was replaced says so, too, though nothing is missing
             self.collector.interrupt(self.ending)
-        elif segment.follows(former):
-            missing = f"{self._last_turn + 1} to {header.first_turn - 1}"
-            self.collector.interrupt(f"turns {missing} are not in the log")
-        elif header.run_id == former.header.run_id:
-            missing = f"{former.header.segment + 1} to {header.segment - 1}"
-            self.collector.interrupt(f"segments {missing} of run {header.run_id[:8]} are missing")
-        else:
-            self.collector.interrupt(f"the driver did not run; it starts again as run {header.run_id[:8]}")
+        return missing
 
     def _too_long(self) -> str:
         hours = self.collector.end_us / 3.6e9
@@ -282,6 +270,12 @@ class _Drawing:
         )
         for kind, count in collector.timeline.unmarked.items():
             self.notes.add(f"{count} more events of the kind {kind!r} are not marked.")
+
+
+def _gap_text(gap: Gap) -> str:
+    if gap.first_turn > gap.last_turn:
+        return f"turns may be missing: {gap.reason}"
+    return f"turns {gap.first_turn} to {gap.last_turn} are missing: {gap.reason}"
 
 
 def _connector_nos(log: Log) -> tuple[int, ...]:

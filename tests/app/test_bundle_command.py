@@ -271,4 +271,6 @@ def test_a_segment_that_was_not_there_is_told(tmp_path: Path, capsys: pytest.Cap
     driven.logs[1].unlink()
     output = bundle(tmp_path, tmp_path / "journal")[1]
     assert main(["bundle", "--verify", str(output)]) == 0
-    assert "log: segments 2 to 2 of run 01234567 were not there when it was packed" in capsys.readouterr().out
+    assert (
+        "log: turns 5 to 6 of run 01234567 are missing; so it was when it was packed" in capsys.readouterr().out
+    )

@@ -214,7 +214,7 @@ def test_a_log_that_does_not_replay_is_drawn_from_what_was_recorded(tmp_path: Pa
     log.write_bytes(data[:start] + other + data[end:])
     drawn = picture(log)
     assert drawn.replayed == 0
-    assert "does not replay under this version" in drawn.notes[0]
+    assert "its turns cannot be replayed here" in drawn.notes[0]
     assert bands(drawn, SYSTEM, "link") == [(2, "connected")]
     assert bands(drawn, 1, "mode")
     assert curve(drawn, 1, "setpoint_v")[0][1] == 400.0

@@ -118,9 +118,10 @@ function showFacts() {
   if (Facts.overview) summary.append(element('span', 'warn', 'Overview'), ': ');
   let verdict = `, replayed as recorded by version ${Facts.drawn_by}`;
   if (!Facts.replayed) verdict = ', not replayed';
+  else if (Facts.replayed < Facts.turns && !Facts.differing) verdict = `, ${Facts.replayed.toLocaleString('en')} of them replayed, as recorded, by version ${Facts.drawn_by}`;
   else if (Facts.differing) verdict = `, ${Facts.differing.toLocaleString('en')} differ when replayed by version ${Facts.drawn_by}`;
   summary.append(`${dateText(0)}, ${timeText(0, 0)} to ${Facts.days > 1 ? `${dateText(Facts.endUs)}, ` : ''}${timeText(Facts.endUs, 0)} UTC (${durationText(Facts.endUs)}), `, turns,
-    element('span', Facts.differing || !Facts.replayed ? 'warn' : '', verdict),
+    element('span', Facts.differing || Facts.replayed < Facts.turns ? 'warn' : '', verdict),
     `; recorded by version ${Facts.recorded_by.join(', ')}`);
   const notes = $('notes');
   notes.hidden = Facts.notes.length === 0;
