@@ -93,7 +93,8 @@ def open_logs(paths: Sequence[Path], lifts: Mapping[int, Lift] = LIFTS) -> Log:
     if not segments:
         if worst is None:
             msg = f"{', '.join(map(str, paths))}: no log in here: there is no file whose name ends in {SUFFIX}"
-            raise NotALogError(msg)
+            below = sorted({str(file.parent) for path in paths for file in path.glob(f"*/*{SUFFIX}")})
+            raise NotALogError(f"{msg}, but there is in {', '.join(below)}" if below else msg)
         raise type(worst)("\n".join(f"{path}: {why}" for path, why in unreadable)) from None
     return Log(_ordered(segments), tuple(unreadable))
 
@@ -108,11 +109,14 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
     seen: set[Path] = set()
     for path in paths:
         try:
-            found: Iterable[Path] = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else (path,)
+            # Not glob, which passes over a directory that may not be read.
+            found: Iterable[Path] = sorted(path.iterdir()) if path.is_dir() else (path,)
         except OSError as error:
             msg = f"{path}: cannot be read: {error.strerror}"
             raise NotALogError(msg) from None
         for file in found:
+            if file.suffix != SUFFIX and file is not path:
+                continue
             if (resolved := file.resolve()) not in seen:
                 seen.add(resolved)
                 yield file

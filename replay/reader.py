@@ -329,5 +329,8 @@ def _check_beginning(beginning: bytes) -> None:
         msg = "the file is empty"
         raise DamagedLogError(msg)
     if not MCAP0_MAGIC.startswith(beginning):
-        msg = "not a log: not an MCAP file"
+        is_zip = beginning.startswith(b"PK")
+        msg = (
+            "not a log: a zip file, which has to be unpacked first" if is_zip else "not a log: not an MCAP file"
+        )
         raise NotALogError(msg)

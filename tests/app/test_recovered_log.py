@@ -1,5 +1,5 @@
-"""What `log recover` makes of a damaged log (two files: the second is from behind the damage, and has no snapshot) in
-the tools that replay a log, or go on from its states."""
+"""What `log recover` makes of a damaged log, in the tools that replay a log or go on from its states: two
+files, of which the second is from behind the damage, and has no snapshot."""
 
 import csv
 import re
@@ -52,7 +52,9 @@ def test_exports_have_the_messages_of_all_and_the_states_of_what_replays(
     recovered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["log", "export", str(recovered), "--csv", str(tmp_path)]) == 3
-    assert f"out-from-turn-{LOST + 1}.mcap: no rows of states of its turns: they were" in capsys.readouterr().err
+    assert (
+        f"out-from-turn-{LOST + 1}.mcap: no rows of states of its turns: they were" in capsys.readouterr().err
+    )
     turns = {
         name: {int(row["turn"]) for row in csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())}
         for name in ("states", "messages")

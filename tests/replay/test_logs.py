@@ -1,5 +1,6 @@
 """Files and directories as one log, and places in it."""
 
+import errno
 from itertools import pairwise
 from pathlib import Path
 
@@ -146,3 +147,28 @@ def test_turns_that_are_missing_between_two_segments_are_named(directory: Path) 
     assert missing_between(first, 9, second) == f"turn 9 of run {RUN_ID[:8]} comes twice"
     other_run = replace(second, header=replace(second.header, run_id="f" * 32))
     assert missing_between(first, 3, other_run) == ""
+
+
+def test_where_the_logs_are_is_said(tmp_path: Path) -> None:
+    """As after `make demo`, which records into sessions/demo-<time>."""
+    (tmp_path / "sessions" / "demo").mkdir(parents=True)
+    with pytest.raises(NotALogError, match=r"no log in here: there is no file whose name ends in \.mcap$"):
+        open_logs([tmp_path / "sessions"])
+    record_session(tmp_path / "sessions" / "demo")
+    with pytest.raises(NotALogError, match=r"ends in \.mcap, but there is in \S+/sessions/demo$"):
+        open_logs([tmp_path / "sessions"])
+
+
+def test_a_bundle_has_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "case.zip").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(NotALogError, match=r"case\.zip: not a log: a zip file, which has to be unpacked first"):
+        open_logs([tmp_path / "case.zip"])
+
+
+def test_a_directory_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)  # root may read any
+    with pytest.raises(NotALogError, match=r"cannot be read: Permission denied"):
+        open_logs([tmp_path])
