@@ -72,7 +72,11 @@ function drawCursor() {
   const x = View.x(Cursor.us);
   cursor.hidden = x < 0 || x > View.plotWidth;
   cursor.style.left = `${View.gutter + x}px`;
-  cursor.firstElementChild.textContent = momentText(Cursor.us, View.to - View.from < 2e5 ? 6 : 3);
+  const label = cursor.firstElementChild;
+  label.textContent = momentText(Cursor.us, View.to - View.from < 2e5 ? 6 : 3);
+  const half = label.offsetWidth / 2; // the label stays over the axis: beside it stands the date
+  const shift = Math.max(0, half - x) - Math.max(0, x + half - View.plotWidth - View.right);
+  label.style.transform = `translateX(calc(-50% + ${shift}px))`;
   cursor.classList.toggle('pinned', Cursor.pinned);
   $('pinned').hidden = !Cursor.pinned;
 }
