@@ -4,13 +4,14 @@ A closed segment's summary stands in it; one that has none is read, record by re
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import msgspec
 from msgspec import Struct
 
 from .log_format import SegmentEnd, is_intact
-from .logs import Log, Segment
+from .logs import Log, Segment, missing_between
 from .moments import utc_text
 from .reader import NotALogError
 from .records import RecordError, RecordReader
@@ -50,6 +51,8 @@ class Info(Struct, frozen=True):
     """How many different configurations the log holds."""
     unreadable: tuple[tuple[str, str], ...]
     """Files that were left out, and why."""
+    missing: tuple[str, ...] = ()
+    """What is not there between two segments, in words, beyond the gaps that were recorded."""
 
     @property
     def is_whole(self) -> bool:
@@ -90,7 +93,16 @@ def gather(log: Log, advance: Callable[[int], None]) -> Info:
         digests[-1],
         len(set(digests)),
         tuple((str(path), why) for path, why in log.unreadable),
+        tuple(_missing(log, summaries)),
     )
+
+
+def _missing(log: Log, summaries: Sequence[Summary]) -> Iterator[str]:
+    for (former, segment), (before, summary) in zip(pairwise(log.segments), pairwise(summaries), strict=True):
+        last_turn = former.header.first_turn + before.turns - 1
+        missing = missing_between(former, last_turn, segment)
+        if missing and not any(gap.last_turn == segment.header.first_turn - 1 for gap in summary.gaps):
+            yield missing
 
 
 def summarise(segment: Segment, advance: Callable[[int], None]) -> tuple[Summary, str]:
@@ -162,6 +174,7 @@ def info_text(info: Info) -> str:
         lines += _section(kind, _OCCURRENCE_HEAD, [_occurrence_row(each) for each in found], summary)
     gaps = [(str(gap.first_turn), str(gap.last_turn), gap.reason) for gap in summary.gaps]
     lines += _section("gaps", ("from turn", "to turn", "reason"), gaps, summary)
+    lines += [*([""] if info.missing else []), *(f"not in the log: {text}" for text in info.missing)]
     if summary.goose_dropped:
         lines += ["", f"GOOSE frames dropped: {_counts(summary.goose_dropped)}"]
     if summary.goose_suspected:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fakes.recorded_session import INPUTS, UTC_NS, DrivenJournal, record_session
+from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.cli import main
 from fusioncharger.replay.directory_lock import LOCK_NAME as DRIVER_LOCK
 
@@ -53,6 +53,24 @@ def test_info_says_where_a_log_is_cut(tmp_path: Path, capsys: pytest.CaptureFixt
     cut.write_bytes(GOLDEN.read_bytes()[:150_000])
     assert main(["log", "info", str(cut)]) == 0
     assert "cut: the file ends inside a record" in capsys.readouterr().out
+
+
+def test_info_says_what_is_missing_between_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    driven = DrivenJournal(tmp_path)
+    driven.open()
+    driven.await_report("ready")
+    for part in (INPUTS[:4], INPUTS[4:6], INPUTS[6:]):
+        if driven.turn:
+            driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
+            driven.await_report("ready")
+            assert driven.begin_segment()
+        driven.run(part)
+    assert driven.journal.close(10.0)
+    assert main(["log", "info", str(tmp_path)]) == 0
+    assert "not in the log" not in capsys.readouterr().out
+    driven.logs[1].unlink()
+    assert main(["log", "info", str(tmp_path)]) == 0
+    assert "not in the log: turns 5 to 6 of run 01234567 are missing\n" in capsys.readouterr().out
 
 
 def test_cat_prints_every_message_of_all_segments(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
