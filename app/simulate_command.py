@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shrink-seconds",
-        type=float,
+        type=_seconds,
         default=SHRINK_S,
         metavar="S",
         help=f"try so long to make the plan of a failure smaller; 0: do not; default: {SHRINK_S:g}",
@@ -116,6 +116,17 @@ def _minutes(text: str) -> float:
         msg = f"found {text!r}; allowed: more than 0, up to {MAX_MINUTES:g}"
         raise argparse.ArgumentTypeError(msg)
     return minutes
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        msg = f"found {text!r}; allowed: 0 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return seconds
 
 
 def _jobs(text: str) -> int:

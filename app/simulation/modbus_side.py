@@ -174,8 +174,8 @@ class ModbusSide:
         else:
             self._sessions += 1
             self._wire = _Wire(connection, self._sessions, process)
-            process.feed(PsuConnected(connection=connection))
             self._owner.connected(self._sessions)
+            process.feed(PsuConnected(connection=connection))
 
     def _hang_up(self, reason: str) -> None:
         if self._wire is not None:

@@ -1,0 +1,210 @@
+"""The simulation itself: each kind of fault comes about, a seed is one run and no other, and what a run is checked
+for is found."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fusioncharger.actors import connector_state
+from fusioncharger.actors.connector_supervision import SupervisedConnector
+from fusioncharger.actors.telemetry_publisher import TelemetryPublisher
+from fusioncharger.app.simulation import recording
+from fusioncharger.app.simulation.plan import (
+    HandlerRaises,
+    JournalRotates,
+    Plan,
+    Session,
+    Settles,
+    Site,
+    kind_of,
+)
+from fusioncharger.app.simulation.run import CORE_RAISES, Result, run
+from fusioncharger.app.simulation.swarm import KINDS, _Draw, plan_of
+from fusioncharger.io.key_ring import KeyRing
+from fusioncharger.messages.config import Config
+from core_harness import make_config
+from random import Random
+
+
+def session(at_s: float = 1.0, connector: int = 1, charge_s: float = 20.0) -> Session:
+    return Session(at_s=at_s, connector=connector, seed=5, charge_s=charge_s)
+
+
+def plan(*events: Any, seconds: float = 120.0, config: Config | None = None, **site: Any) -> Plan:
+    """A world in which only this happens."""
+    ordered = tuple(sorted(events, key=lambda event: event.at_s))
+    config = config or make_config(2, 'telemetry_topic_prefix = "d"')
+    return Plan(seed=1, seconds=seconds, config=config, site=Site(**site), events=ordered)
+
+
+def first_failure(seeds: range, minutes: float) -> tuple[int, Result] | None:
+    for seed in seeds:
+        result = run(plan_of(seed, minutes))
+        if result.failure is not None:
+            return seed, result
+    return None
+
+
+# --- the world --------------------------------------------------------------------------------------------------
+
+
+def test_cars_are_charged_and_all_is_well_afterwards() -> None:
+    result = run(plan(session(), session(connector=2), Settles(at_s=60.0)))
+    assert result.failure is None
+    assert (result.charges_begun, result.charges_done, result.settled) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_fault_can_be_borne(kind: str) -> None:
+    """In the middle of two charges, and three times."""
+    draw = _Draw(Random(3), 2)
+    faults = [event for at_s in (12.0, 30.0, 37.0) for event in KINDS[kind](draw, at_s)]
+    events = [session(charge_s=60.0), session(connector=2, charge_s=60.0), *faults, Settles(at_s=75.0)]
+    result = run(plan(*events))
+    assert result.failure is None
+    planned = [kind_of(event) for event in faults if event.at_s < 120]
+    assert {name: result.happened[name] for name in planned} == {name: planned.count(name) for name in planned}
+
+
+def test_a_handler_raises_where_it_is_told_to_and_the_log_replays_all_the_same() -> None:
+    raising = HandlerRaises(at_s=20.0, on="SetpointRequested", call=1, after=True)
+    result = run(plan(session(charge_s=60.0), raising, JournalRotates(at_s=40.0)))
+    assert (result.failure, result.handlers_raised, result.segments) == (None, 1, 2)
+
+
+def test_a_seed_is_the_same_run_in_every_process(tmp_path: Path) -> None:
+    """Byte for byte, whatever Python's hashes are."""
+    seeds = ("2", "15")
+    logs: list[dict[str, bytes]] = []
+    for hash_seed in ("1", "2"):
+        logs.append({})
+        for seed in seeds:
+            out = tmp_path / hash_seed / seed
+            command = [sys.executable, "-m", "fusioncharger", "simulate", "--seeds", seed, "--minutes", "4"]
+            environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+            done = subprocess.run(
+                [*command, "--out", str(out)], env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            logs[-1] |= {
+                str(path.relative_to(tmp_path / hash_seed)): path.read_bytes() for path in out.rglob("*.mcap")
+            }
+    assert len(logs[0]) >= len(seeds)
+    assert logs[0] == logs[1]
+
+
+def test_seeds_differ() -> None:
+    assert run(plan_of(1, 1)).log_sha256 != run(plan_of(2, 1)).log_sha256
+
+
+# --- bugs that are put in -----------------------------------------------------------------------------------------
+
+
+def unclamped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setpoints are applied as they come, whatever the power unit can give."""
+    monkeypatch.setattr(connector_state, "clamped", lambda setpoint, _: setpoint)
+
+
+def goes_on_without_everest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EVerest's silence is noticed, and power goes on."""
+    original = SupervisedConnector._everest_lost
+
+    def lost(self: SupervisedConnector, why: str) -> None:
+        monkeypatch.setattr(type(self), "_switch_off", lambda *_: None)
+        original(self, why)
+        monkeypatch.undo()
+        goes_on_without_everest(monkeypatch)
+
+    monkeypatch.setattr(SupervisedConnector, "_everest_lost", lost)
+
+
+def signs_with_the_first_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All messages are signed with connector 1's key."""
+    original = KeyRing.signing_key
+    monkeypatch.setattr(
+        KeyRing, "signing_key", lambda self, connector: original(self, 1) or original(self, connector)
+    )
+
+
+def repeats_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic is published again although nothing has changed."""
+    original = TelemetryPublisher.timer_fired
+
+    def fired(self: TelemetryPublisher, name: str) -> None:
+        original(self, name)
+        published = self.state.published
+        self.change(published=dict(list(published.items())[1:]))
+
+    monkeypatch.setattr(TelemetryPublisher, "timer_fired", fired)
+
+
+def remembers_the_power_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something that is no state influences what the core does: no replay can know it."""
+    original = SupervisedConnector._publish_mode
+    calls = 0
+
+    def published(self: SupervisedConnector) -> None:
+        nonlocal calls
+        calls += 1
+        self.log(connector_log_level, f"call {calls}", self._number)
+        original(self)
+
+    from fusioncharger.messages.types import Level
+
+    connector_log_level = Level.INFO
+    monkeypatch.setattr(SupervisedConnector, "_publish_mode", published)
+
+
+@pytest.mark.parametrize(
+    ("bug", "found"),
+    [
+        (unclamped, None),
+        (goes_on_without_everest, None),
+        (signs_with_the_first_key, "a message is signed with its connector's key"),
+        (repeats_telemetry, "telemetry is published when it changes"),
+        (remembers_the_power_unit, "the journal replays as identical"),
+    ],
+)
+def test_a_bug_is_found(
+    bug: Callable[[pytest.MonkeyPatch], None], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug(monkeypatch)
+    failed = first_failure(range(60), 4)
+    assert failed is not None
+    _, result = failed
+    assert result.failure is not None
+    assert found in (None, result.failure.invariant), result.failure
+
+
+def test_an_exception_out_of_the_core_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusioncharger.actors.system.snapshot", lambda _: 1 / 0)
+    monkeypatch.setattr("fusioncharger.app.simulation.process.snapshot", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # before there is a process at all
+        run(plan(session()))
+
+
+def test_a_handler_that_raises_on_its_own_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resumed(_self: SupervisedConnector) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(SupervisedConnector, "_resumed", resumed)
+    failure = run(plan(session())).failure
+    assert failure is not None
+    assert (failure.invariant, "RuntimeError: a bug" in failure.text) == ("no handler fails", True)
+
+
+def test_a_segment_that_is_damaged_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = recording.InMemory.segments.fget  # type: ignore[attr-defined]
+
+    def damaged(self: recording.InMemory) -> list[bytes]:
+        return [data.replace(b'"connector":1', b'"connector":2', 1) for data in segments(self)]
+
+    monkeypatch.setattr(recording.InMemory, "segments", property(damaged))
+    failure = run(plan(session())).failure
+    assert failure is not None
+    assert failure.invariant == "the journal replays as identical"
+    assert failure.invariant != CORE_RAISES
