@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help=f"where plan and log of a failure go; default: {FAILURES}. With --plan or one seed: written even if "
-        "nothing fails",
+        help=f"where plan and log of a failure go; default: {FAILURES}. With --plan or one seed the log is "
+        "written whatever comes of it",
     )
     parser.add_argument(
         "--shrink-seconds",
@@ -220,8 +220,8 @@ class _Summary:
         return (
             f"{len(results)} runs ({connectors} connectors), {hours:.1f} simulated hours in {passed_s:.1f} s: "
             f"{hours / passed_s * 60:.0f} h/minute\n"
-            f"{turns} turns ({turns / len(results):.0f} a run), {processes} driver processes, {segments} segments "
-            f"replayed, {raised} handlers raised\n"
+            f"{turns} turns ({turns / len(results):.0f} a run), {processes} driver processes, {segments} "
+            f"segments replayed, {raised} handlers raised\n"
             f"{begun} charges begun, {done} of them undisturbed; all well again after {settled} storms\n"
             f"events: {kinds}"
         )

@@ -49,8 +49,8 @@ class FailureCheck:
 
 
 def check_journal(names: list[str], segments: list[bytes], struck: Mapping[int, HandlerFailure]) -> int:
-    """Every segment of a process replays as identical, from its own snapshot; and what the one ends with is what
-    the next one begins with, so that all of them together replay from the first turn as well. The turns."""
+    """Every segment of a process replays as identical, from its own snapshot; and what the one ends with is
+    what the next one begins with, so that all of them replay from the first turn as well. The turns."""
     turns = 0
     ended: Mapping[str, ActorState] | None = None
     with replaying(struck):
@@ -67,7 +67,7 @@ def check_journal(names: list[str], segments: list[bytes], struck: Mapping[int, 
 
 
 def _check_segment(data: bytes, before: Mapping[str, ActorState] | None) -> tuple[Replay, str, bool]:
-    """What replay found, what is wrong with it ("": nothing), and whether the next segment goes on from there."""
+    """What replay found, what is wrong with it ("": nothing), and whether the next segment goes on there."""
     with LogReader(BytesIO(data)) as log:
         begins_well = before is None or restore(log.header.snapshot) == dict(before)
         found = replay(log)

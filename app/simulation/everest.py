@@ -1,7 +1,7 @@
 """EVerest's side: its charging logic, cars, board supports, monitors and meters.
 
-A charge is a generator that yields how many seconds pass until it goes on; what happens to it meanwhile (EVerest
-learns that the driver switched off, the car leaves) wakes it and makes it end.
+A charge is a generator that yields how many seconds pass until it goes on; what happens to it meanwhile
+(EVerest learns that the driver switched off, the car leaves) wakes it and makes it end.
 """
 
 import random

@@ -1,7 +1,7 @@
 """GOOSE between driver and power unit: frames, encoded, signed and verified as io/ does it.
 
-A new message travels as a frame. Once the power unit has it, its repeats are only told to the model, for they say
-nothing new; a frame that was lost comes again a second later, as the next repeat would.
+A new message travels as a frame. Once the power unit has it, its repeats are only told to the model, for they
+say nothing new; a frame that was lost comes again a second later, as the next repeat would.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
-"""Lets a handler of the core raise, where the plan says so: in the live run, and again where its log is replayed.
+"""Lets a handler of the core raise, where the plan says so: in the run, and again where its log is replayed.
 
-A failure is armed, and strikes in the first turn of the right kind that has so many handler calls. What struck is
-kept by the turn's time, so that a replay of the log can let the same call of the same turn raise.
+A failure is armed, and strikes in the first turn of the right kind that has so many handler calls. What struck
+is kept by the turn's time, so that a replay of the log can let the same call of the same turn raise.
 """
 
 from collections.abc import Callable, Iterator, Mapping

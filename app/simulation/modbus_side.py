@@ -71,7 +71,7 @@ class ModbusSide:
         calendar: Calendar,
         key_written: Callable[[int, bytes], None],
     ) -> None:
-        """`key_written` is told which connector was given which key, by the addresses alone (protocol.md §2.2)."""
+        """`key_written` is told which connector was given which key, by the addresses alone."""
         self.listens = True
         self._owner = owner
         self._network = network

@@ -134,7 +134,7 @@ class Recording:
     def __init__(
         self, target: Target, run_id: str, config: Config, *, segment_bytes: int | None = None
     ) -> None:
-        """`segment_bytes`: a segment that has so many is followed by the next; None: only `rotate` does that."""
+        """`segment_bytes`: one that has so many is followed by the next; None: only `rotate` does that."""
         self._target = target
         self._run_id = run_id
         self._config: dict[str, Any] = msgspec.to_builtins(config)

@@ -1,7 +1,7 @@
 """Makes the plan of a failure smaller: what can be left out so that the same invariant still fails.
 
-In turn, and again as long as anything helps: a shorter time; fewer connectors; halves, quarters, … of the events,
-down to single ones (delta debugging).
+In turn, and again as long as anything helps: a shorter time; fewer connectors; halves, quarters, … of the
+events, down to single ones (delta debugging).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,13 +1,15 @@
 """The plan of a seed: configuration, world, and what goes wrong.
 
 Each seed draws which kinds of fault there are at all, and how often each: so that some runs are calm and long,
-some suffer one thing over and over, and some everything at once. Faults come in storms. After a storm everything
-is mended, and all must be well again (`Settles`).
+some suffer one thing over and over, and some everything at once. Faults come in storms. After a storm
+everything is mended, and all must be well again (`Settles`).
 """
 
 import math
 import random
 from collections.abc import Callable
+
+import msgspec
 
 from ...messages.config import Config, of_table
 from ...messages.registers import RegisterMap
@@ -135,7 +137,8 @@ def _config(rng: random.Random) -> Config:
         "verify_secure_goose": rng.random() < 0.9,
         "allow_insecure_goose": rng.random() < 0.3,
     }
-    return of_table(table, "simulation")
+    # Twice, so that a number is written as it would be read: 24.0, not 24.
+    return of_table(msgspec.to_builtins(of_table(table, "simulation")), "simulation")
 
 
 def _site(rng: random.Random, config: Config) -> Site:
