@@ -4,7 +4,7 @@
          ─► no beat since before? ─► nudged: it turns once, if it only had nothing to do
          ─► still none after LOOKS in a row: it hangs, and where it hangs is logged
 
-Looks are counted, not seconds: a process that was stopped and goes on has not hung meanwhile.
+Looks are counted, not seconds: what held up the main thread is not held against the others.
 """
 
 import logging
