@@ -1,7 +1,7 @@
 # make demo   a whole charging session: driver against PSU mock, recorded, replayed, compared
 # make test   all tests             make coverage   branch coverage of the core
 # make lint   ruff, mypy, import-linter
-# make bench  the figures of docs/performance.md
+# make bench  the figures of docs/performance.md, 5 minutes; QUICK=1: one minute, few of everything
 # make load   floods while four cars charge, for LOAD_SECONDS (60)
 # make soak   session after session at 60 times the usual rate, for MINUTES (10)
 # make fuzz   TARGET=… SECONDS=…: one fuzz target (docs/fuzzing.md)
@@ -13,6 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: demo test coverage lint bench fuzz load soak setup clean
 
@@ -56,7 +57,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 LOAD_SECONDS ?= 60
 load: setup

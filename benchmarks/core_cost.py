@@ -4,7 +4,7 @@ handing it over to the recorder costs (journal_cost.py)."""
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import journal_cost
@@ -63,9 +63,7 @@ def measure(log: list[Path], *, quick: bool) -> list[Figure]:
 
 def measure_journal(*, quick: bool) -> list[Figure]:
     """What the journal costs the core thread."""
-    paced = journal_cost.measure(
-        (2 if quick else 20) * journal_cost.TURNS_PER_S, journal_cost.TURNS_PER_S
-    )
+    paced = journal_cost.measure((2 if quick else 20) * journal_cost.TURNS_PER_S, journal_cost.TURNS_PER_S)
     limits = {"p50": 40.0, "p99": 200.0}
     name = f"a turn of an Input and three Outputs, {journal_cost.TURNS_PER_S:,}/s"
     return [
@@ -74,7 +72,7 @@ def measure_journal(*, quick: bool) -> list[Figure]:
     ]
 
 
-def _round(inputs: Iterable[AnyInput], turn) -> list[float]:
+def _round(inputs: Iterable[AnyInput], turn: Callable[[AnyInput], object]) -> list[float]:
     gc.collect()
     gc.freeze()
     costs_us = []

@@ -1,5 +1,5 @@
-"""The driver, with a way past MQTT into its core: each line of standard input is an Input, as JSON, and when it was
-put into the core's queue (UTC, ns) is said on standard output.
+"""The driver, with a way past MQTT into its core: each line of standard input is an Input, as JSON, and when it
+was put into the core's queue (UTC, ns) is said on standard output.
 
     python benchmarks/driven_driver.py CONFIG
 """

@@ -45,9 +45,7 @@ def spread(
     """How the values are spread."""
     cuts = statistics.quantiles(measured, n=100, method="inclusive")
     values = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(measured)}
-    return Figure(
-        theme=theme, name=name, unit=unit, values=values, at_most=at_most or {}, count=len(measured)
-    )
+    return Figure(theme=theme, name=name, unit=unit, values=values, at_most=at_most or {}, count=len(measured))
 
 
 def best_us(work: Callable[[], object], *, calls: int = 2000, rounds: int = 25) -> float:
@@ -113,7 +111,7 @@ def machine() -> dict[str, object]:
         "load_before": os.getloadavg()[0],
         "kernel": platform.release(),
         "system": _system(),
-        "python": f"{platform.python_version()} ({platform.python_compiler()})",
+        "python": f"Python {platform.python_version()} ({platform.python_compiler()})",
         "versions": {name: version(name) for name in LIBRARIES},
         "commit": _commit(),
     }

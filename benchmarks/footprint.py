@@ -67,7 +67,9 @@ def _idle(
     settings, certificates = "", ()
     if has_tls:
         subprocess.run(
-            [sys.executable, "-m", "fusioncharger", "certs", str(place / "pem")], capture_output=True, check=True
+            [sys.executable, "-m", "fusioncharger", "certs", str(place / "pem")],
+            capture_output=True,
+            check=True,
         )
         settings = f"""
 tls_enabled = true
@@ -103,7 +105,11 @@ def _watch(system: Rig, connectors: int, *, has_tls: bool, quick: bool) -> list[
             at_most={"": CPU_LIMIT_PERCENT},
         ),
         Figure(
-            theme=IDLE, name=f"memory, {at}", unit="MB", values={"": sum(rss.values()), **rss}, at_most={"": RSS_LIMIT_MB}
+            theme=IDLE,
+            name=f"memory, {at}",
+            unit="MB",
+            values={"": sum(rss.values()), **rss},
+            at_most={"": RSS_LIMIT_MB},
         ),
     ]
 
@@ -117,5 +123,3 @@ def _cpu_s(pid: int) -> float:
 def _rss_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Rss:")) * 1024 / 1e6
-
-

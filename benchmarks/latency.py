@@ -1,8 +1,8 @@
 """How late things happen in the running system: everything is real (processes, mosquitto, TCP, veth, AF_PACKET,
 journal on, GOOSE signed), and frames are timed by the kernel as they arrive at the other end of the cable.
 
-Idle: four cars are connected and charge, and nothing else changes. Loaded: EVerest sends setpoints and the meters
-and isolation monitors of all four speak four times a second.
+Idle: four cars are connected and charge, and nothing else changes. Loaded: EVerest sends setpoints, and the
+meters and isolation monitors of all four speak, four times a second.
 """
 
 import socket
@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import msgspec
 from figures import Figure, spread
@@ -129,7 +130,9 @@ def _alarms(system: Rig, driver: Process, count: int) -> list[float]:
         put_ns = _put(driver, kind(connector=1, error_type="EnclosureOpen", sub_type=""))
         wanted = {"door_status_alarm": int(is_raised)}
         report = system.mock.events.wait(
-            lambda event, wanted=wanted: event["event"] == "report" and wanted.items() <= event["registers"].items(),
+            lambda event, wanted=wanted: (
+                event["event"] == "report" and wanted.items() <= event["registers"].items()
+            ),
             after=mark,
         )
         taken_ms.append((utc_s(report) - put_ns / 1e9) * 1000)
@@ -201,7 +204,7 @@ class _Tap:
         self._closing = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "_Tap":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -255,5 +258,3 @@ def _repeats(taps: list[_Tap], name: str) -> list[Figure]:
         for number, values in sorted(late_ms.items())
         if len(values) > 1
     ]
-
-

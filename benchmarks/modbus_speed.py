@@ -57,7 +57,9 @@ def measure(directory: Path, *, quick: bool) -> list[Figure]:
 def _ask(peer: socket.socket, count: int) -> list[float]:
     taken_us = []
     for number in range(count):
-        request = (number % 65536).to_bytes(2, "big") + bytes((0, 0, 0, 6, 1, 3)) + _word(ADDRESS) + _word(WORDS)
+        request = (
+            (number % 65536).to_bytes(2, "big") + bytes((0, 0, 0, 6, 1, 3)) + _word(ADDRESS) + _word(WORDS)
+        )
         begin_ns = time.perf_counter_ns()
         peer.sendall(request)
         answer = b""
