@@ -148,8 +148,8 @@ class Driver:
         """What the core's first Outputs need comes first; what makes Inputs comes after the core. `restored`
         is what the former process knew of the boards (behaviour.md §6)."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        # What the program consists of stays. To look through all of it for garbage takes 20 ms, in which nothing
-        # else runs: a retransmission, for one, would be that late.
+        # What the program consists of stays. To look through all of it for garbage takes 20 ms, in which
+        # nothing else runs: a retransmission, for one, would be that late.
         gc.freeze()
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)

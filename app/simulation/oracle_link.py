@@ -121,7 +121,7 @@ class LinkShadow:
         found = self._parts.get((address, count))
         if found is None:
             wraps = address + count > 0x10000
-            found = self._parts[address, count] = [] if wraps else self.map.covered(address, count)
+            found = self._parts[address, count] = [] if wraps else list(self.map.covered(address, count))
         return found
 
     def written(self, message: RegistersWritten) -> list[str]:
