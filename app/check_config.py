@@ -5,6 +5,7 @@ If `parse` refuses the file, the settings that are usable one by one are still h
 interface can be looked at, too.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from ..messages.registers import CONNECTOR_OFFSETS
 from ..messages.toml_table import TomlError, table_of
 from .check_table import Row, error, ok, warning
 
+EVEREST_HEARTBEAT_S = 1.0
 DEFAULT_ESN = "0000000000000000"
 _MAX_ENTRIES = 2 * len(CONNECTOR_OFFSETS)
 
@@ -155,51 +157,54 @@ def _missing_by_manager(config: Config, connector: ConnectorConfig) -> str:
 def check_intentions(settings: Settings) -> list[Row]:
     """Settings that are allowed, but not for a dispenser with cars, or without effect."""
     config = settings.config
-    said: list[tuple[str, str]] = []
+    said = [*_of_goose(config), *_of_everest(config), *_of_tls(config)]
+    return [warning(key, text) for key, text in said if settings.has(key)]
+
+
+def _of_goose(config: Config) -> Iterator[tuple[str, str]]:
     if not config.send_secure_goose:
-        said.append(("send_secure_goose", "false: power requests are sent unsigned; for the bench only"))
+        yield "send_secure_goose", "false: power requests are sent unsigned; for the bench only"
     if not config.verify_secure_goose:
         text = "false: answers are taken without verification; for the bench only"
         if config.allow_insecure_goose:
             text += " (and allow_insecure_goose: unsigned ones, too)"
-        said.append(("verify_secure_goose", text))
+        yield "verify_secure_goose", text
         if config.goose_replay_protection == "enforce":
-            said.append(
-                ("goose_replay_protection", '"enforce" has no effect while verify_secure_goose is false')
-            )
+            yield "goose_replay_protection", '"enforce" has no effect while verify_secure_goose is false'
     elif config.allow_insecure_goose:
-        said.append(("allow_insecure_goose", "true has no effect while verify_secure_goose is true"))
+        yield "allow_insecure_goose", "true has no effect while verify_secure_goose is true"
+
+
+def _of_everest(config: Config) -> Iterator[tuple[str, str]]:
     if config.HACK_publish_requested_voltage_current:
-        said.append(
-            (
-                "HACK_publish_requested_voltage_current",
-                "true: without a power meter EVerest and the car see what was requested, not what is there",
-            )
+        yield (
+            "HACK_publish_requested_voltage_current",
+            "true: without a power meter EVerest and the car see what was requested, not what is there",
         )
     elif config.connectors and not any(config.has_meter(connector) for connector in config.connectors):
-        said.append(
-            (
-                "powermeter",
-                "none, and HACK_publish_requested_voltage_current is false: EVerest gets no voltage and no "
-                "current, so that no car can charge",
-            )
+        yield (
+            "powermeter",
+            "none, and HACK_publish_requested_voltage_current is false: EVerest gets no voltage and no "
+            "current, so that no car can charge",
+        )
+    if config.everest_timeout_s < 2 * EVEREST_HEARTBEAT_S:
+        yield (
+            "everest_timeout_s",
+            f"{config.everest_timeout_s:g}: one heartbeat that comes late (EVerest sends one a second, if "
+            "cfg_heartbeat_interval_ms is not set) switches the power off",
         )
     if config.esn == DEFAULT_ESN:
-        said.append(("esn", "is the default; the power unit shows it as this dispenser's serial number"))
+        yield "esn", "is the default; the power unit shows it as this dispenser's serial number"
+
+
+def _of_tls(config: Config) -> Iterator[tuple[str, str]]:
     if config.mqtt.password_file and not config.mqtt.username:
-        said.append(("mqtt.password_file", "has no effect without mqtt.username"))
+        yield "mqtt.password_file", "has no effect without mqtt.username"
     if not config.mqtt.tls_enabled:
-        unused = [
-            f"mqtt.{key}" for key in ("ca_cert", "client_cert", "client_key") if getattr(config.mqtt, key)
-        ]
-        if unused:
-            said.append(("mqtt.tls_enabled", f"false: {', '.join(unused)} without effect"))
+        files = ("ca_cert", "client_cert", "client_key")
+        if unused := [f"mqtt.{key}" for key in files if getattr(config.mqtt, key)]:
+            yield "mqtt.tls_enabled", f"false: {', '.join(unused)} without effect"
     if not config.tls_enabled:
-        unused = [
-            key
-            for key in ("psu_ca_cert", "client_cert", "client_key", "psu_cert_hostname")
-            if getattr(config, key)
-        ]
-        if unused:
-            said.append(("tls_enabled", f"false: {', '.join(unused)} without effect"))
-    return [warning(key, text) for key, text in said if settings.has(key)]
+        keys = ("psu_ca_cert", "client_cert", "client_key", "psu_cert_hostname")
+        if unused := [key for key in keys if getattr(config, key)]:
+            yield "tls_enabled", f"false: {', '.join(unused)} without effect"

@@ -104,6 +104,7 @@ def test_every_wrong_value_is_named_and_the_others_are_kept(tmp_path: Path) -> N
         ),
         ("HACK_publish_requested_voltage_current = true" + CONNECTOR, "see what was requested"),
         (CONNECTOR.replace("powermeter", "#"), "powermeter: none, and HACK_publish"),
+        ("everest_timeout_s = 1.9" + CONNECTOR, "everest_timeout_s: 1.9: one heartbeat that comes late"),
         (CONNECTOR, "esn: is the default"),
         (CONNECTOR + '[mqtt]\npassword_file = "x"', "mqtt.password_file: has no effect without mqtt.username"),
         (
