@@ -79,38 +79,58 @@ def segments(directory: Path) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def delete_old(directory: Path, keep: Keep, now_s: float, free_bytes: int = 0) -> list[Path]:
-    """Delete the oldest segments beyond what is to be kept, and until so much is free; what was deleted. The
-    newest stays whatever its size. OSError where the directory cannot be read."""
-    files: list[tuple[Path, os.stat_result]] = []
-    for path in segments(directory):
-        with contextlib.suppress(FileNotFoundError):
-            files.append((path, path.stat()))
+def delete_old(directory: Path, keep: Keep, now_s: float) -> list[Path]:
+    """Delete the oldest segments beyond what is to be kept; what was deleted. The newest stays, whatever its
+    size. OSError where the directory cannot be read."""
+    files = _sizes(segments(directory))
     total_bytes = sum(status.st_size for _, status in files)
     deleted = []
     for path, status in files[:-1]:
         has_age = status.st_mtime > CLOCK_KNEW_S  # else it is from a boot in which the clock was never set
         is_too_old = keep.days and has_age and status.st_mtime < now_s - keep.days * SECONDS_PER_DAY
         is_too_much = keep.total_bytes and total_bytes > keep.total_bytes
-        if not (is_too_old or is_too_much or _free_bytes(directory) < free_bytes):
+        if not (is_too_old or is_too_much):
             if has_age:
                 break
             continue
-        with contextlib.suppress(_BusyError, OSError), _locked(path):
-            path.unlink()
+        if _deleted(path):
             deleted.append(path)
             total_bytes -= status.st_size
     return deleted
 
 
 def make_room(directory: Path, keep: Keep, free_bytes: int) -> None:
-    """Let so much be free, at the cost of the oldest segments. OSError if that is not enough."""
+    """Let so much be free, at the cost of the oldest segments. OSError if that is not enough: none is given up
+    for nothing then, as when something else fills the disk."""
     if _free_bytes(directory) < free_bytes:
-        delete_old(directory, keep, time.time(), free_bytes)
+        delete_old(directory, keep, time.time())
+    files = _sizes(segments(directory)[:-1])
+    if _free_bytes(directory) + sum(status.st_size for _, status in files) >= free_bytes:
+        for path, _ in files:
+            if _free_bytes(directory) >= free_bytes:
+                break
+            _deleted(path)
     free = _free_bytes(directory)
     if free < free_bytes:
         msg = f"the disk is full: {free / 2**20:.1f} MiB are free, {free_bytes / 2**20:g} MiB are needed"
         raise OSError(msg)
+
+
+def _sizes(paths: list[Path]) -> list[tuple[Path, os.stat_result]]:
+    """Those that are still there."""
+    files = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            files.append((path, path.stat()))
+    return files
+
+
+def _deleted(path: Path) -> bool:
+    """Whether it could be deleted: nobody is writing it."""
+    with contextlib.suppress(_BusyError, OSError), _locked(path):
+        path.unlink()
+        return True
+    return False
 
 
 def _free_bytes(directory: Path) -> int:
@@ -221,8 +241,9 @@ def keep_house(directory: Path, keep: Keep, now_s: float) -> None:
     delete_old(directory, keep, now_s)
     for path in segments(directory):
         with contextlib.suppress(OSError):  # no room for this one, or it is gone
-            if _is_closed_and_plain(path):
-                make_room(directory, keep, path.stat().st_size // 2)
+            # No other is given up for it: the recorder makes room where it has to.
+            has_room = _free_bytes(directory) >= path.stat().st_size // 2
+            if has_room and _is_closed_and_plain(path):
                 compress(path)
     delete_old(directory, keep, now_s)
 

@@ -1,12 +1,15 @@
 """What is in the log when the disk was full: real file systems that are, and what stands before and after."""
 
+import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes.recorded_session import CONFIG, INPUTS, TURN_NS, UTC_NS, DrivenJournal
 from fusioncharger.messages.config import JournalConfig
+from fusioncharger.replay.housekeeping import LOCK_NAME
 from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.reader import EndKind
 from fusioncharger.replay.replayer import replay
@@ -83,6 +86,21 @@ def test_a_full_disk_is_made_room_on_at_the_cost_of_old_segments(small_disk: Pat
     assert len(open_logs([log_directory]).segments) == 1
 
 
+def test_nothing_is_given_up_where_it_would_not_be_enough(small_disk: Path) -> None:
+    """Something else fills the disk: the old logs stay, and the journal is unavailable."""
+    log_directory = small_disk / "log"
+    log_directory.mkdir()
+    old = [log_directory / f"2026011{day}T000000Z-01234567-0001.mcap" for day in range(3)]
+    for path in old:
+        path.write_bytes(bytes(300_000))
+    fill(small_disk, 0)
+    driven = DrivenJournal(log_directory)
+    driven.open()
+    assert driven.await_report("unavailable").reason.startswith(f"{log_directory}: the disk is full: 0.0 MiB")
+    driven.journal.close(10.0)
+    assert all(path.exists() for path in old)
+
+
 def test_a_record_is_whole_or_not_there(tmp_path: Path) -> None:
     """A file that could take part of what was handed over is cut to the last record that is whole."""
     file = SegmentFile(tmp_path / "segment")
@@ -133,15 +151,23 @@ def test_a_disk_that_is_full_when_the_driver_says_goodbye_loses_nothing(small_di
 
 def test_a_segment_that_could_not_even_begin_leaves_the_former_ones_turns_alone(small_disk: Path) -> None:
     """The gap begins with its first turn, not with the first turn of all."""
+    (small_disk / "log").mkdir()
+    housekeeping = (small_disk / "log" / LOCK_NAME).open("w")
+    fcntl.flock(housekeeping, fcntl.LOCK_EX)
     driven = DrivenJournal(small_disk / "log")
     driven.open()
     driven.await_report("ready")
     driven.run()
     assert driven.journal.prepare_replacement(UTC_NS)
     driven.await_report("ready")
-    hog = fill(small_disk, 0)
+    assert driven.journal._replacement is not None
+    recorder = driven.journal._replacement.process.pid
+    os.kill(recorder, signal.SIGSTOP)
     assert driven.begin_segment()
     driven.run()
+    driven.await_report("closed")  # the former one, with the room that was kept for it
+    hog = fill(small_disk, 0)
+    os.kill(recorder, signal.SIGCONT)
     driven.await_report("unavailable")
     driven.run()
     hog.unlink()
@@ -151,6 +177,7 @@ def test_a_segment_that_could_not_even_begin_leaves_the_former_ones_turns_alone(
     driven.run()
     assert driven.journal.close(10.0)
     assert not open_logs([small_disk / "log"]).unreadable, "what has not even a header is no file"
+    housekeeping.close()
     last = open_logs([small_disk / "log"]).segments[-1]
     with last.read() as log:
         assert replay(log).turns == len(INPUTS)

@@ -22,6 +22,7 @@ from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.reader import EndKind
 from fusioncharger.replay.records import RecordReader
 from fusioncharger.replay.replayer import replay
+from small_disk import fill, mounted_disk
 
 NOW_S = 1_800_000_000.0
 
@@ -134,13 +135,15 @@ def test_what_a_power_cut_left_half_done_is_removed(tmp_path: Path, recording: b
     assert all(path.stat().st_size < len(recording) for path in paths), "and both are compressed"
 
 
-def test_room_is_made_at_the_cost_of_the_oldest_and_never_of_the_last(tmp_path: Path, recording: bytes) -> None:
+def test_no_room_is_made_where_it_would_not_be_enough(tmp_path: Path, recording: bytes) -> None:
     paths = plain(tmp_path, 3, recording)
     make_room(tmp_path, Keep(), 1)
-    assert segments(tmp_path) == paths
     with pytest.raises(OSError, match=r"the disk is full: .* MiB are free, .* MiB are needed"):
         make_room(tmp_path, Keep(), 2**60)
-    assert segments(tmp_path) == paths[2:]
+    assert segments(tmp_path) == paths
+    with pytest.raises(OSError, match="the disk is full"):
+        make_room(tmp_path, Keep(total_bytes=1), 2**60)
+    assert segments(tmp_path) == paths[2:], "what is not to be kept goes all the same"
 
 
 def run(directory: Path) -> subprocess.CompletedProcess[str]:
@@ -183,3 +186,14 @@ def test_the_recorder_leaves_compressed_segments_behind(tmp_path: Path) -> None:
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
     assert len(messages(path)) > 20 * len(INPUTS)
+
+
+def test_no_log_is_given_up_so_that_it_can_be_compressed(tmp_path: Path, recording: bytes) -> None:
+    with mounted_disk(tmp_path / "disk") as disk:
+        paths = plain(disk, 2, recording)
+        hog = fill(disk, 0)
+        keep_house(disk, Keep(), NOW_S)
+        assert [path.read_bytes() == recording for path in paths] == [True, True]
+        hog.unlink()
+        keep_house(disk, Keep(), NOW_S)
+        assert [path.stat().st_size < len(recording) for path in paths] == [True, True]
