@@ -150,17 +150,17 @@ def _replay_all(log: Log, *, stop_at_first: bool, accept_new_fields: bool) -> in
             if former is not None and (other := _breaks(former, part, accept_new_fields=accept_new_fields)):
                 print("\n".join([*findings.lines, other]))
                 return DIVERGED
-            if part.found.divergence is not None and stop_at_first:
+            if part.found.divergence is not None and stop_at_first and not accept_new_fields:
                 print("\n".join([*findings.lines, report(part.found.divergence)]))
                 return DIVERGED
             if part.found.divergence is not None:
-                return _compare_all(log, accept_new_fields=accept_new_fields)
+                return _compare_all(log, only_first=stop_at_first, accept_new_fields=accept_new_fields)
             findings.add_ending(part.segment, part.ending, part.found)
             former = part
     return findings.verdict(f"identical: {turns} turns, {outputs} outputs")
 
 
-def _compare_all(log: Log, *, accept_new_fields: bool) -> int:
+def _compare_all(log: Log, *, only_first: bool, accept_new_fields: bool) -> int:
     """Something differs: print all that does; the exit code."""
     findings = Findings(log)
     with progress("comparing", sum(segment.size_bytes for segment in log.segments)) as advance:
@@ -176,6 +176,9 @@ def _compare_all(log: Log, *, accept_new_fields: bool) -> int:
             f"{compared.new_fields} fields that the recorded version did not have were ignored"
         )
         return findings.verdict(f"identical: {compared.turns} turns, but for these")
+    if only_first and compared.first is not None:
+        print(report(compared.first))
+        return DIVERGED
     print(summary(compared))
     if findings.lines:
         print("\n".join(["", *findings.lines]))

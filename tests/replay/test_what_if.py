@@ -176,6 +176,7 @@ def test_new_fields_are_accepted_if_that_is_wanted(
     assert "other colour" in capsys.readouterr().out
     assert replay_command(replay_arguments(log, "--accept-new-fields")) == IDENTICAL
     assert "fields that the recorded version did not have were ignored" in capsys.readouterr().out
+    assert replay_command(replay_arguments(log, "--accept-new-fields", "--first")) == IDENTICAL
 
 
 def test_a_run_begins_as_the_other_setting_has_it() -> None:
