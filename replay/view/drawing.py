@@ -134,6 +134,8 @@ def _draw(log: Log, part: _Part, drawing: "_Drawing") -> Picture:
     collector.end(drawing.ending)
     if not collector.table.rows:
         raise MomentError(drawing.nothing(log))
+    for remark in collector.axis.remarks:
+        drawing.notes.add(remark)
     if drawing.ending:
         drawing.notes.add(f"The log ends early: {drawing.ending}.")
     if collector.is_overview:
@@ -238,7 +240,7 @@ class _Drawing:
         return missing
 
     def _too_long(self) -> str:
-        hours = self.collector.end_us / 3.6e9
+        hours = self.collector.axis.end_us / 3.6e9
         return (
             f"more than {self._turn_limit} turns changed something in {hours:.1f} h of log, too much for a "
             "picture. `log info` tells where something happened; draw that part: "

@@ -88,7 +88,7 @@ def _inert(data: bytes) -> str:
 
 def _facts(picture: Picture, title: str) -> bytes:
     collector = picture.collector
-    begin_ns = collector.begin_utc_ns or 0
+    begin_ns = collector.axis.begin_utc_ns or 0
     return _encoder.encode(
         {
             "title": title,
@@ -96,7 +96,7 @@ def _facts(picture: Picture, title: str) -> bytes:
             "recorded_by": picture.versions,
             "begin_utc": utc_text(begin_ns),
             "begin_us": str(begin_ns // 1000),
-            "end_us": collector.end_us,
+            "end_us": collector.axis.end_us,
             "connectors": picture.connector_nos,
             "turns": collector.turns,
             "overview": collector.is_overview,

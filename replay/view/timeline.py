@@ -1,8 +1,4 @@
-"""Collects the timeline and the turn table of a log from its turns, one after the other.
-
-Its time axis runs on the driver's monotonic clock, anchored to UTC where a run begins: a clock that is set in
-the middle of a run tears no curve apart. Runs stand at their UTC, one after the other.
-"""
+"""Collects the timeline and the turn table of a log from its turns, one after the other."""
 
 from collections.abc import Sequence
 
@@ -13,6 +9,7 @@ from ..stepping import Step
 from .bands import AC_INPUT_CURVES, Bands
 from .lanes import AC_INPUT, SYSTEM, Curve, Gap, Lane, Marker, Timeline
 from .recorded import Recorded
+from .time_axis import TimeAxis
 from .turns import TurnTable
 
 UNITS = {"voltage": "V", "current": "A"}
@@ -85,42 +82,37 @@ class Collector:
             MARKERS_OF_A_KIND if is_overview else 0,
         )
         self.table = TurnTable()
-        self.begin_utc_ns: int | None = None
-        self.end_us = 0
+        self.axis = TimeAxis()
         self.differing = 0
         """Turns whose replay differs."""
         self._bands = Bands(self.timeline, len(connector_nos))
         self._recorded = Recorded(self.timeline, {no: number for number, no in enumerate(connector_nos, 1)})
         self._run_id = ""
-        self._zero_ns = 0
-        """UTC of the present run's monotonic zero."""
         self._gap_text = ""
 
     def begin_segment(self, header: SegmentHeader, *, replays: bool) -> None:
         """The turns that follow are of that segment."""
         if header.run_id != self._run_id:
             self._run_id = header.run_id
-            self._zero_ns = 0
+            self.axis.begin_run()
             self.table.begin_run(header.run_id)
         self._bands.restart()
         self._recorded.draws_bands = not replays
 
     def interrupt(self, text: str) -> None:
         """Before the next turn some are missing, or the driver did not run; why."""
-        if self.begin_utc_ns is None:
+        if self.axis.begin_utc_ns is None:
             return
         self._gap_text = f"{self._gap_text}; {text}" if self._gap_text else text
 
     def add(self, turn: Turn, step: Step | None) -> None:
         """The next turn; `step` is its replay, None if this version cannot replay the log."""
-        if self.begin_utc_ns is None:
-            self.begin_utc_ns = turn.utc_ns
-        if not self._zero_ns:
-            self._zero_ns = turn.utc_ns - turn.at_ns
-        at_us = max(self.end_us, (self._zero_ns + turn.at_ns - self.begin_utc_ns) // 1000)
+        end_us = self.axis.end_us
+        at_us, clock_text = self.axis.place(turn)
+        if clock_text:
+            self.interrupt(clock_text)
         if self._gap_text:
-            self._end_gap(at_us)
-        self.end_us = at_us
+            self._end_gap(end_us, at_us)
         self.turns += 1
         row = self.table.rows
         changes = self.timeline.changes
@@ -139,15 +131,15 @@ class Collector:
     def end(self, text: str) -> None:
         """The log is at its end; how it ended, if not by goodbye."""
         if text and self.table.rows:
-            self._mark("gap", self.end_us, self.table.rows - 1, text)
-        self.timeline.expire(self.end_us)
+            self._mark("gap", self.axis.end_us, self.table.rows - 1, text)
+        self.timeline.expire(self.axis.end_us)
         self.table.close()
 
-    def _end_gap(self, at_us: int) -> None:
+    def _end_gap(self, begin_us: int, at_us: int) -> None:
         text, self._gap_text = self._gap_text, ""
-        self.timeline.gaps.append(Gap(self.end_us, at_us, text))
-        self._mark("gap", self.end_us, max(0, self.table.rows - 1), text)
-        self.timeline.interrupt(self.end_us)
+        self.timeline.gaps.append(Gap(begin_us, at_us, text))
+        self._mark("gap", begin_us, max(0, self.table.rows - 1), text)
+        self.timeline.interrupt(begin_us)
         self._bands.restart()
 
     def _mark(self, kind: str, at_us: int, row: int, text: str) -> None:

@@ -51,7 +51,7 @@ def test_its_bands_are_those_of_the_whole_picture(log: Log) -> None:
     assert not whole.collector.is_overview
     assert overview.collector.is_overview
     assert bands(overview) == bands(whole)
-    assert overview.collector.end_us == whole.collector.end_us
+    assert overview.collector.axis.end_us == whole.collector.axis.end_us
     assert overview.collector.turns == whole.collector.turns == len(INPUTS) + 100 + BEATS + 1
     assert overview.replayed == whole.replayed
 
