@@ -4,8 +4,8 @@ driver's monotonic clock, so that a clock that is set by a little tears no curve
 A dispenser's clock may stand wrong for years, as without a battery after a power cut, until it is set:
 
 - If it is set in the first run, that is when the run was: all of it is dated so.
-- If it is set in a later run, the axis goes on at the new time, with a gap that says so. Until then that run stands
-  directly after the one before it.
+- If it is set in a later run, the axis goes on at the new time, with a gap that says so. Until then that run
+  stands directly after the one before it.
 - No picture spans years because a clock did.
 """
 
@@ -59,8 +59,8 @@ class TimeAxis:
         if self._runs > 1 and after_ns < 0:
             self._zero_ns = turn.utc_ns - turn.at_ns - after_ns + NS_PER_S
             self.remarks.append(
-                f"A run began at {utc_text(turn.utc_ns)} by its clock, before the end of the one before it: it is "
-                "drawn directly after that one."
+                f"A run began at {utc_text(turn.utc_ns)} by its clock, before the end of the one before it: "
+                "it is drawn directly after that one."
             )
         elif self._runs > 1 and after_ns > WRONG_NS:
             self.begin_utc_ns = begin_ns + after_ns - NS_PER_S
@@ -82,7 +82,7 @@ class TimeAxis:
         self.begin_utc_ns = begin_ns + forward_ns
         self._zero_ns = zero_ns
         self.remarks.append(
-            f"The clock was set to {utc_text(turn.utc_ns)} in turn {turn.number}: the turns before it are dated "
-            "by the new time."
+            f"The clock was set to {utc_text(turn.utc_ns)} in turn {turn.number}: the turns before it are "
+            "dated by the new time."
         )
         return ""
