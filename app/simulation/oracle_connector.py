@@ -215,6 +215,8 @@ class ConnectorShadow:
         if is_open and (seen.setpoint is None or (seen.setpoint.voltage_v, seen.setpoint.current_a) != wanted):
             return
         self.setpoint, self.applied_dirty, self.request_at_ns = wanted, True, now_ns
+        if self.broker_gone_ns is not None:
+            self.broker_clock_ns = None  # it cannot have come over that broker
 
     def rated(self, ratings: tuple[float, float, float, float]) -> None:
         """Capabilities of this moment: max and min V, max and min A."""
@@ -252,14 +254,17 @@ class ConnectorShadow:
     def heartbeat(self, heartbeat_id: int, now_ns: int, *, redelivered: bool) -> bool:
         """True if EVerest is owed a synchronisation."""
         last = self.heartbeat_id
-        is_lower = last is not None and heartbeat_id < last and not redelivered and last - heartbeat_id < 2**63
+        if redelivered and last is not None and heartbeat_id <= last:
+            # No sign of a restart; whether it is one of life is left open, until the next one.
+            self.clock_ns, self.clock_open = now_ns, True
+            return False
+        is_lower = last is not None and heartbeat_id < last and last - heartbeat_id < 2**63
         went_back = is_lower and not self.is_id_old
-        self.may_be_lost = last is not None and heartbeat_id <= last and not redelivered
+        self.may_be_lost = last is not None and heartbeat_id <= last
         due = self.sync_due or self.everest_lost or went_back
         if went_back:
             self.everest_gone(now_ns)
-        if last is None or not redelivered:
-            self.heartbeat_id = heartbeat_id
+        self.heartbeat_id = heartbeat_id
         self.clock_ns, self.heartbeat_seen, self.sync_due = now_ns, True, False
         self.may_synchronise = self.is_id_old = self.clock_open = False
         return due

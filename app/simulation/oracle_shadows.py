@@ -211,9 +211,10 @@ class Shadows:
         if watch is None:
             return
         shadow = watch.shadow
-        watch.may_synchronise = shadow.may_synchronise or shadow.everest_lost or message.redelivered
+        is_open = message.redelivered and shadow.sync_due
+        watch.may_synchronise = shadow.may_synchronise or shadow.everest_lost or is_open
         due = shadow.heartbeat(message.heartbeat_id, self.now_ns, redelivered=message.redelivered)
-        watch.must_synchronise = due and not message.redelivered
+        watch.must_synchronise = due
         watch.is_dirty = watch.is_dirty or due or watch.may_synchronise
 
     def _on_bsp_event(self, message: inputs.BspEventReceived) -> None:

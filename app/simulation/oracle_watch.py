@@ -136,6 +136,7 @@ class ConnectorWatch:
             fail("not_synchronised", f"{self.name}: mode or capabilities")
         if self.must_synchronise or (self.may_synchronise and self.told):
             self.ledger.synchronise(self.said)
+            self.shadow.sync_due = False
         else:
             self.ledger.take(self.said)
         self.ledger.compare(wanted)
