@@ -325,16 +325,26 @@ def _draw_restart(draw: _Draw, at_s: float) -> list[AnyEvent]:
 
 
 def _draw_board_error(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    """As often as not two instances: at one board, or at two, which overlap or do not."""
     rng = draw.rng
-    return [
-        planned.BoardError(
-            at_s=at_s,
-            connector=draw.connector(),
-            error_type=rng.choice(BOARD_ERRORS),
-            sub_type=rng.choice(("", "", "a", "b")),
-            for_s=draw.long_s(0.01, 120),
-        )
-    ]
+    first = planned.BoardError(
+        at_s=at_s,
+        connector=draw.connector(),
+        error_type=rng.choice(BOARD_ERRORS),
+        sub_type=rng.choice(("", "a")),
+        for_s=draw.long_s(0.01, 120),
+    )
+    if rng.random() < 0.5:
+        return [first]
+    connector = first.connector if rng.random() < 0.5 else draw.connector()
+    second = planned.BoardError(
+        at_s=_later(at_s, draw.long_s(0.01, 60)),
+        connector=connector,
+        error_type=first.error_type,
+        sub_type="b",
+        for_s=draw.long_s(0.01, 120),
+    )
+    return [first, second]
 
 
 _ODD_REQUESTS = (
