@@ -4,6 +4,7 @@ Exit codes: 0 all went well, 1 something failed, 2 usage.
 """
 
 import argparse
+import gc
 import multiprocessing
 import os
 import random
@@ -146,10 +147,11 @@ def _run_seed(minutes: float, seed: int) -> tuple[int, Result]:
 def _results(seeds: list[int], minutes: float, jobs: int) -> Iterator[tuple[int, Result]]:
     """As they come."""
     if jobs == 1 or len(seeds) == 1:
+        gc.freeze()  # what there is by now is no garbage
         yield from map(partial(_run_seed, minutes), seeds)
         return
     # A fresh interpreter for each worker: what this one has done has no influence.
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(seeds))) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(seeds)), gc.freeze) as pool:
         yield from pool.imap_unordered(partial(_run_seed, minutes), seeds)
 
 

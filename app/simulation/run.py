@@ -78,10 +78,10 @@ class _Oracle:
 
 def run(plan: Plan, log_directory: Path | None = None) -> Result:
     """Run it; with a directory, write its log there, whatever came of it."""
+    gc.disable()  # one run's garbage is small, and no cycle of it is worth looking for in between
     oracle = _Oracle(plan)
     world = World(plan, watchers=(oracle, TelemetryCheck(), FailureCheck()), settled=oracle.settled)
     failure = None
-    gc.disable()  # one run's garbage is small, and no cycle of it is worth looking for in between
     try:
         world.run_until(plan.seconds)
         world.end()
