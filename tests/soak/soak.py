@@ -265,7 +265,7 @@ def check_log(system: Rig, archive: Path) -> None:
     archived = list(archive.glob("*.mcap"))
     print(f"{len(archived)} segments, {len(kept)} of them kept")
     assert len(archived) > 5 * MINUTES
-    assert len(kept) < len(archived)
+    assert len(kept) < len(archived) or MINUTES < 2, "nothing was deleted"
     for directory in (archive, system.directory / "sessions"):
         begin_s = time.monotonic()
         command = [sys.executable, "-m", "fusioncharger", "replay", str(directory)]
