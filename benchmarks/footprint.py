@@ -5,6 +5,7 @@ Memory is what the kernel counts as resident for driver and recorder, pages that
 with others counted in full.
 """
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -26,6 +27,9 @@ CPU_LIMIT_PERCENT = 0.5
 RSS_LIMIT_MB = 90.0
 SITES = ((1, False), (4, False), (1, True), (4, True))
 """Connectors, TLS."""
+
+_starting = threading.Lock()
+"""One site after the other is started; then all are idle at the same time."""
 
 
 def measure(directory: Path, *, quick: bool) -> list[Figure]:
@@ -79,8 +83,12 @@ client_key = "{place}/pem/dispenser.key.pem"
 """
         certificates = (str(place / "pem"),)
     options = ("--ratings-at-once", *certificates)
-    with rig(place, connectors=connectors, settings=settings, mock_options=options) as system:
-        system.start_driver()
+    with contextlib.ExitStack() as stack:
+        with _starting:
+            system = stack.enter_context(
+                rig(place, connectors=connectors, settings=settings, mock_options=options)
+            )
+            system.start_driver()
         system.everest.start_heartbeats(connectors, 1.0)
         found[site] = _watch(system, connectors, has_tls=has_tls, quick=quick)
 

@@ -4,12 +4,14 @@ everything can still be measured, no more). As root, or in `unshare -Urn`.
     python benchmarks/run.py [--quick] [--only THEME …] [--hours H] [-o RESULTS.json] [--docs DOCUMENT]
 
 Prints what was measured beside the limits, as Markdown tables, and keeps it as JSON with the machine's facts.
-The exit code is 0 whatever was measured: on a busy machine times mean little, and the table says what exceeds.
+The exit code is 1 only if something could not be measured: on a busy machine times mean little, and the table
+says what exceeds.
 """
 
 import argparse
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,18 +45,25 @@ def main() -> int:
     hours = arguments.hours or (QUICK_LOG_HOURS if arguments.quick else LOG_HOURS)
     facts = machine()
     figures: list[Figure] = []
+    failed: list[str] = []
     for name, measure in _themes().items():
         if arguments.only and name not in arguments.only:
             continue
         print(f"{name} …", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory() as directory:
-            figures += measure(Path(directory), hours, arguments.quick)
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                figures += measure(Path(directory), hours, arguments.quick)
+        except Exception:  # noqa: BLE001 - the other figures are not lost for it
+            traceback.print_exc()
+            failed.append(name)
     print(f"{_machine_line(facts)}\n")
     print(table(figures))
     write(arguments.out, facts, figures)
     if arguments.docs:
         _put_into(arguments.docs, f"{_machine_line(facts)}\n\n{table(figures)}")
-    return 0
+    if failed:
+        print(f"\ncould not be measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _machine_line(facts: dict[str, object]) -> str:
