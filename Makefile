@@ -1,6 +1,7 @@
 # make demo   a whole charging session: driver against PSU mock, recorded, replayed, compared
 # make test   all tests             make coverage   branch coverage of the core
 # make lint   ruff, mypy, import-linter
+# make simulate  200 simulated worlds, every turn checked (docs/simulation.md)
 # make bench  the figures of docs/performance.md, 5 minutes; QUICK=1: one minute, few of everything
 # make load   floods while four cars charge, for LOAD_SECONDS (60)
 # make soak   session after session at 60 times the usual rate, for MINUTES (10)
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: demo test coverage lint bench fuzz load soak setup clean
+.PHONY: demo test coverage lint simulate bench fuzz load soak setup clean
 
 setup: $(VENV)/.installed
 
@@ -55,6 +56,9 @@ lint: setup
 	@mkdir -p $(VENV)/lint && ln -sfn ../.. $(VENV)/lint/fusioncharger
 	cd $(VENV)/lint && ../bin/mypy --config-file fusioncharger/pyproject.toml -p fusioncharger
 	$(BIN)/lint-imports
+
+simulate: setup
+	$(BIN)/fusioncharger simulate --ci
 
 bench: setup
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(BENCH_ARGS)
