@@ -5,6 +5,7 @@ Exit codes: 0 all went well, 1 something failed, 2 usage.
 
 import argparse
 import gc
+import logging
 import multiprocessing
 import os
 import random
@@ -140,6 +141,12 @@ def _jobs(text: str) -> int:
 # --- running -------------------------------------------------------------------------------------------------
 
 
+def _prepare() -> None:
+    """Before the first run of a process."""
+    gc.freeze()  # what there is by now is no garbage
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it says what it cannot read
+
+
 def _run_seed(minutes: float, seed: int) -> tuple[int, Result]:
     return seed, run(plan_of(seed, minutes))
 
@@ -147,11 +154,11 @@ def _run_seed(minutes: float, seed: int) -> tuple[int, Result]:
 def _results(seeds: list[int], minutes: float, jobs: int) -> Iterator[tuple[int, Result]]:
     """As they come."""
     if jobs == 1 or len(seeds) == 1:
-        gc.freeze()  # what there is by now is no garbage
+        _prepare()
         yield from map(partial(_run_seed, minutes), seeds)
         return
     # A fresh interpreter for each worker: what this one has done has no influence.
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(seeds)), gc.freeze) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(seeds)), _prepare) as pool:
         yield from pool.imap_unordered(partial(_run_seed, minutes), seeds)
 
 

@@ -187,8 +187,11 @@ class ModbusSide:
         if not wire.is_open:
             return
         wire.psu.receive(data)
-        while wire.is_open and (event := wire.psu.next_event()) is not None:
-            self._owner.received(wire.session, event)
+        try:
+            while wire.is_open and (event := wire.psu.next_event()) is not None:
+                self._owner.received(wire.session, event)
+        except ModbusProtocolError as error:  # the refusal of function 0, which no power unit asks for
+            self.drop(wire.session, f"Modbus protocol error: {error}", reset=False)
 
     def _at_dispenser(self, wire: _Wire, data: bytes) -> None:
         if not wire.is_open:

@@ -95,7 +95,7 @@ def plan_of(seed: int, minutes: float) -> Plan:
 
 
 def _config(rng: random.Random) -> Config:
-    count = rng.choices((1, 2, 3, 4), (52, 30, 8, 10))[0]
+    count = rng.choices((1, 2, 3, 4), (58, 26, 7, 9))[0]
     source = rng.choice(("IMD", "IMD", "OVM"))
     ovm_hack = rng.random() < 0.3
     publish_hack = rng.random() < 0.3
@@ -129,8 +129,8 @@ def _config(rng: random.Random) -> Config:
         "HACK_use_ovm_while_cable_check": ovm_hack,
         "HACK_publish_requested_voltage_current": publish_hack,
         "module_placeholder_allocation_timeout_s": rng.choice((0.05, 1.0, 5.0, 5.0, 8.0)),
-        "modbus_timeout_s": rng.choices((30.0, 60.0, 120.0), (15, 35, 50))[0],
-        "everest_timeout_s": rng.choices((1.0, 3.0, 5.0, 15.0, 30.0), (2, 5, 13, 35, 45))[0],
+        "modbus_timeout_s": rng.choices((30.0, 60.0, 120.0), (10, 30, 60))[0],
+        "everest_timeout_s": rng.choices((1.0, 3.0, 5.0, 15.0, 30.0), (2, 4, 12, 32, 50))[0],
         "telemetry_topic_prefix": "" if rng.random() < 0.1 else "dispenser/1",
         "error_history": "history" if history else "",
         "send_secure_goose": rng.random() < 0.95,
@@ -147,7 +147,7 @@ def _site(rng: random.Random, config: Config) -> Site:
     lively = rng.choice(("", "", "", "", "", "", "heartbeat", "measure", "setpoint", "psu"))
     slow = max(1.0, len(config.connectors) * 0.6)
     heartbeat_s = 2.0 * slow if lively == "heartbeat" else rng.choice((8.0, 13.0)) * slow
-    psu_round_s = 12.0 * slow if lively == "psu" else rng.choice((30.0, 60.0, 90.0))
+    psu_round_s = 12.0 * slow if lively == "psu" else rng.choice((45.0, 60.0, 90.0))
     # An EVerest or a PSU that is not lost speaks within its timeout.
     psu_round_s = min(psu_round_s, config.modbus_timeout_s * 0.8)
     return Site(

@@ -20,6 +20,7 @@ from fusioncharger.app.simulation.plan import (
     HandlerRaises,
     JournalRotates,
     Plan,
+    Psu,
     Session,
     Settles,
     Site,
@@ -78,6 +79,13 @@ def test_a_handler_raises_where_it_is_told_to_and_the_log_replays_all_the_same()
     raising = HandlerRaises(at_s=20.0, on="SetpointRequested", call=1, after=True)
     result = run(plan(session(charge_s=60.0), raising, JournalRotates(at_s=40.0)))
     assert (result.failure, result.handlers_raised, result.segments) == (None, 1, 2)
+
+
+def test_a_refusal_that_the_power_unit_cannot_read_ends_the_connection() -> None:
+    """Function 0 is answered with 0x80, which is no answer of Modbus."""
+    command = {"do": "send", "hex": "000100000002ff00"}
+    result = run(plan(session(charge_s=60.0), Psu(at_s=30.0, command=command), Settles(at_s=60.0)))
+    assert (result.failure, result.settled) == (None, 1)
 
 
 def test_a_seed_is_the_same_run_in_every_process(tmp_path: Path) -> None:
