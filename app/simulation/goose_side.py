@@ -23,7 +23,7 @@ from .invariants import InvariantViolated
 from .network import Network
 from .plan import Site
 from .process import DISPENSER_MAC, Process
-from .virtual_time import Calendar, Chance
+from .virtual_time import SECOND_NS, Calendar, Chance
 
 PSU_MAC = bytes.fromhex("020000000001")
 VLAN_PRIORITY = 5
@@ -72,6 +72,8 @@ class GooseSide:
         self._keys: dict[int, list[bytes]] = {}
         """By connector: every key that it was ever given, the newest first."""
         self._captured: deque[bytes] = deque(maxlen=CAPTURED_FRAMES)
+        self._forging: dict[int, tuple[int, str]] = {}
+        """By connector: until when each of its placeholder requests gets a forged reply, and of what kind."""
         self._drops: dict[str, int] = {}
         for connector in range(1, len(config.connectors) + 1):
             self._plan_repeat(connector)
@@ -106,6 +108,10 @@ class GooseSide:
         """A new message of a connector."""
         publisher = self._publishers[output.connector] = _Publisher(output)
         self._publish(publisher)
+        until_ns, how = self._forging.get(output.connector, (0, ""))
+        is_asked = getattr(output, "requirement_type", None) is RequirementType.MODULE_PLACEHOLDER_REQUEST
+        if is_asked and self._calendar.now_ns < until_ns:
+            self._forge(output.connector, how)
 
     def silence(self, connector: int) -> None:
         """A connector's message is repeated no more."""
@@ -175,7 +181,12 @@ class GooseSide:
         self._captured.append(frame)
         self._network.take_frame(partial(self._at_dispenser, frame))
 
-    def forge(self, connector: int, how: str) -> None:
+    def begin_forging(self, connector: int, how: str, for_s: float) -> None:
+        """A forged reply now, and one to each placeholder request within a time."""
+        self._forging[connector] = (self._calendar.now_ns + int(for_s * SECOND_NS), how)
+        self._forge(connector, how)
+
+    def _forge(self, connector: int, how: str) -> None:
         """A reply that says success, which no honest power unit sent."""
         connectors = self._config.connectors
         success = PowerRequestReply(

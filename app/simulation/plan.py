@@ -159,10 +159,12 @@ class GooseTrouble(Event, frozen=True, kw_only=True, tag="goose_trouble"):
 
 
 class GooseForged(Event, frozen=True, kw_only=True, tag="goose_forged"):
-    """A reply comes that no honest power unit sent."""
+    """A reply comes that no honest power unit sent: at once, and before the honest one to each placeholder
+    request within a time."""
 
     connector: Connector
     how: Literal["captured", "unsigned", "other_connector", "garbage", "other_key"]
+    for_s: Seconds = 0.0
 
 
 class ClockJumps(Event, frozen=True, kw_only=True, tag="clock_jumps"):

@@ -409,7 +409,12 @@ KINDS: dict[str, Callable[[_Draw, float], list[AnyEvent]]] = {
     ],
     "goose_trouble": _draw_goose,
     "goose_forged": lambda draw, at_s: [
-        planned.GooseForged(at_s=at_s, connector=draw.connector(), how=draw.rng.choice(_FORGERIES))  # type: ignore[arg-type]
+        planned.GooseForged(
+            at_s=at_s,
+            connector=draw.connector(),
+            how=draw.rng.choice(_FORGERIES),  # type: ignore[arg-type]
+            for_s=draw.long_s(1, 300),
+        )
     ],
     "clock_jumps": lambda draw, at_s: [planned.ClockJumps(at_s=at_s, by_s=draw.rng.choice(_JUMPS_S))],
     "handler_raises": _draw_raising,

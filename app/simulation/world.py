@@ -257,7 +257,7 @@ class World:
                 trouble.goose_slow_s = event.slow_s
                 trouble.goose_lost, trouble.goose_twice = event.lost, event.twice
             case planned.GooseForged():
-                self.power_unit.goose.forge(event.connector, event.how)
+                self.power_unit.goose.begin_forging(event.connector, event.how, event.for_s)
 
     def _happen_to_driver(
         self,
