@@ -2,7 +2,7 @@
 
 import msgspec
 from fusioncharger.io.goose_codec import encode
-from fusioncharger.io.modbus_psu_codec import PsuCodec
+from fusioncharger.io.modbus_psu_codec import PsuCodec, ReadAnswer, WriteAnswer
 from fusioncharger.messages.goose import GooseHeader
 from fusioncharger.mock.actions import (
     Action,
@@ -110,8 +110,6 @@ class AnsweringBench(PsuBench):
             self.answered()
 
     def answered(self) -> None:
-        from fusioncharger.io.modbus_psu_codec import ReadAnswer, WriteAnswer  # noqa: PLC0415
-
         while self.asked and self.is_connected:
             asked = self.asked.pop(0)
             if isinstance(asked, ReadAsked):
