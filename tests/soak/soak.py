@@ -31,6 +31,8 @@ DISTURBANCE_INTERVAL_S = 10.0
 SEGMENT_MIB, KEEP_MIB = 4, 16
 RSS_GROWTH_MIB = 3.0
 """From the first third to the last; the allocator's own ups and downs are about 1 MiB."""
+WARM_UP_SAMPLES = 60
+"""Until every kind of thing has happened once, memory grows by some 2 MiB; a quarter of a short run at most."""
 WAIT_S = 5.0
 
 
@@ -164,7 +166,7 @@ class Sampler:
 
 
 def print_and_check(sampler: Sampler, minutes: float) -> None:
-    """Flat: the last third against the first."""
+    """Flat: the last third against the first, after a minute."""
     for name, values, unit, limit in (
         ("driver RSS", sampler.rss_mib, "MiB", RSS_GROWTH_MIB),
         ("driver descriptors", sampler.descriptors, "", 2.0),
@@ -172,7 +174,7 @@ def print_and_check(sampler: Sampler, minutes: float) -> None:
         ("recorder processes", sampler.children, "", 0.5),
         ("recorder RSS", sampler.recorder_rss_mib, "MiB", RSS_GROWTH_MIB),
     ):
-        first, last = thirds(values)
+        first, last = thirds(values[min(WARM_UP_SAMPLES, len(values) // 4) :])
         slope_per_h = (last - first) / (minutes * 2 / 3) * 60
         print(
             f"{name}: {first:.1f} {unit} in the first third, {last:.1f} in the last, "
