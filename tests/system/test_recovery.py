@@ -289,5 +289,6 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> Non
         system.everest.wait_error(1, "HardwareFault", "psu_not_running", raised=False)
         state = system.everest.wait_object("telemetry/psu", {"psu_running_mode": "RUNNING"})
         assert state["ac_input_voltage_a"] is not None
+        wait_back(system, 1, 0)
         assert system.everest.raised(1) == []
         system.charge(1)
