@@ -29,6 +29,7 @@ PSU_MAC = bytes.fromhex("020000000001")
 VLAN_PRIORITY = 5
 CAPTURED_FRAMES = 8
 SIGNATURES = "a message is signed with its connector's key"
+VERIFICATION = "a frame counts for the connector whose key verified it"
 
 Received = Callable[[PowerRequest | StopRequest, GooseHeader], None]
 
@@ -55,8 +56,10 @@ class GooseSide:
         calendar: Calendar,
         chance: Chance,
         utc_ns: Callable[[], int],
+        session: Callable[[], int],
     ) -> None:
-        """`received` gets what the power unit takes; `utc_ns` is the wall clock."""
+        """`received` gets what the power unit takes; `utc_ns` is the wall clock; `session` says which Modbus
+        session there is, 0 for none."""
         self._config = config
         self._site = site
         self._model = model
@@ -65,12 +68,13 @@ class GooseSide:
         self._calendar = calendar
         self._chance = chance
         self._utc_ns = utc_ns
+        self._session = session
         self._process: Process | None = None
         self._acceptance: GooseAcceptance | None = None
         self._publishers: dict[int, _Publisher] = {}
         """By connector."""
-        self._keys: dict[int, list[bytes]] = {}
-        """By connector: every key that it was ever given, the newest first."""
+        self._keys: dict[int, list[tuple[int, bytes]]] = {}
+        """By connector: every key that it was ever given, and in which Modbus session; the newest first."""
         self._captured: deque[bytes] = deque(maxlen=CAPTURED_FRAMES)
         self._forging: dict[int, tuple[int, str]] = {}
         """By connector: until when each of its placeholder requests gets a forged reply, and of what kind."""
@@ -93,9 +97,9 @@ class GooseSide:
                 connector_nos=tuple(item.global_connector_number for item in self._config.connectors),
             )
 
-    def key_written(self, connector: int, key: bytes) -> None:
+    def key_written(self, session: int, connector: int, key: bytes) -> None:
         """The power unit gave a connector a key."""
-        self._keys.setdefault(connector, []).insert(0, key)
+        self._keys.setdefault(connector, []).insert(0, (session, key))
 
     def demand(self, connector: int) -> PowerRequested | None:
         """What a connector is asked to deliver."""
@@ -159,7 +163,7 @@ class GooseSide:
 
     def _check_signature(self, decoded: DecodedFrame, connector: int) -> None:
         """Signed with a key that this very connector was given, at whatever time."""
-        if not any(verify(decoded, key) for key in self._keys.get(connector, ())):
+        if not any(verify(decoded, key) for _, key in self._keys.get(connector, ())):
             text = f"a message of connector {connector} is signed with a key that it was never given"
             raise InvariantViolated(SIGNATURES, text)
 
@@ -204,7 +208,7 @@ class GooseSide:
             case "unsigned":
                 frame = self._encode_reply(reply, None)
             case "other_connector":
-                others = [keys[0] for number, keys in sorted(self._keys.items()) if number != connector]
+                others = [keys[0][1] for number, keys in sorted(self._keys.items()) if number != connector]
                 frame = self._encode_reply(reply, others[0] if others else self._chance.bytes(48))
             case "garbage":
                 frame = self._encode_reply(reply, None)[: self._chance.below(120)]
@@ -233,7 +237,20 @@ class GooseSide:
                 self._calendar.after(1.0, self._report_drops)
             self._drops[error.reason.value] = self._drops.get(error.reason.value, 0) + 1
         else:
+            if self._config.verify_secure_goose:
+                self._check_accepted(decode(frame), accepted.reply.verified)
             self._process.feed(accepted.reply)
+
+    def _check_accepted(self, decoded: DecodedFrame, connectors: tuple[int, ...]) -> None:
+        """Signed with a key that each of these connectors was given on the connection that stands."""
+        session = self._session()
+        for connector in connectors:
+            keys = [key for written_in, key in self._keys.get(connector, ()) if written_in == session]
+            if not session or not any(verify(decoded, key) for key in keys):
+                text = (
+                    f"a reply counts for connector {connector}, whose keys of this connection do not verify it"
+                )
+                raise InvariantViolated(VERIFICATION, text)
 
     def _report_drops(self) -> None:
         drops, self._drops = self._drops, {}

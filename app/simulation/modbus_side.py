@@ -69,9 +69,9 @@ class ModbusSide:
         owner: ModbusOwner,
         network: Network,
         calendar: Calendar,
-        key_written: Callable[[int, bytes], None],
+        key_written: Callable[[int, int, bytes], None],
     ) -> None:
-        """`key_written` is told which connector was given which key, by the addresses alone."""
+        """`key_written` is told in which session which connector was given which key, by the addresses."""
         self.listens = True
         self._owner = owner
         self._network = network
@@ -82,6 +82,11 @@ class ModbusSide:
         """Number of the connection that the process asked for last."""
         self._sessions = 0
         self._wire: _Wire | None = None
+
+    @property
+    def session(self) -> int:
+        """The power unit's number of the connection that stands; 0 if none does."""
+        return self._wire.session if self._wire else 0
 
     def attach(self, process: Process | None) -> None:
         """Another driver process, or none: the former one's socket is closed."""
@@ -217,4 +222,4 @@ class ModbusSide:
                 if 0 <= position < register.words:
                     words[position] = word
             if any(words):
-                self._key_written(connector, b"".join(word.to_bytes(2, "big") for word in words))
+                self._key_written(wire.session, connector, b"".join(word.to_bytes(2, "big") for word in words))

@@ -83,6 +83,7 @@ class PowerUnit:
             calendar=calendar,
             chance=chance,
             utc_ns=utc_ns,
+            session=lambda: self.modbus.session,
         )
         self.modbus = ModbusSide(self, self.network, calendar, self.goose.key_written)
 

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from ...actors.dispenser_alarms import DispenserAlarmsState
+from ...actors.names import DISPENSER_ALARMS
 from ...actors.runtime import ActorState
 from ...actors.system import build, snapshot
 from ...io.clock import UTC_TOLERANCE_NS
@@ -90,6 +92,18 @@ class Process:
     def now_ns(self) -> int:
         """Its time."""
         return max(self._calendar.now_ns - self._start_ns, self._last_at_ns)
+
+    @property
+    def board_errors(self) -> tuple[BspError, ...]:
+        """What it knows the boards to have raised."""
+        state = self._runtime.states()[DISPENSER_ALARMS]
+        assert isinstance(state, DispenserAlarmsState)  # noqa: S101 - narrows the type
+        return state.errors
+
+    @property
+    def has_lost_journal(self) -> bool:
+        """Whether what happened last is not recorded."""
+        return self._recording.is_lost
 
     def feed(self, message: Input) -> None:
         """An Input, now. What comes for a process that has ended is lost."""

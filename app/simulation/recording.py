@@ -151,6 +151,11 @@ class Recording:
         self._lost: tuple[str, int] | None = None
         """Why it was lost, and the first turn that is missing."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be written."""
+        return self._lost is not None
+
     def begin(self, first_turn: int, at_ns: int, utc_offset_ns: int, snapshot: Mapping[str, object]) -> None:
         """Begin a segment."""
         utc_ns = at_ns + utc_offset_ns

@@ -18,6 +18,7 @@ from ...replay.last_errors import NOTHING, LastErrors, restore_errors
 from . import plan as planned
 from .everest import Everest
 from .handler_failures import HandlerFailure
+from .invariants import InvariantViolated
 from .mqtt import Mqtt
 from .plan import AnyEvent, Plan, kind_of
 from .power_unit import PowerUnit
@@ -29,6 +30,7 @@ UTC_NS = 1_795_000_000 * SECOND_NS
 """When it begins."""
 ACTIVE_AFTER_SETTLING_S = 20.0
 """So long charges go on after everything was mended; then they stand as they are, until all must be well."""
+RESTORED = "alarms are restored as they stood"
 STANDING_S = 15.0
 """More than a placeholder allocation may take (swarm.py), with the way back to Running."""
 
@@ -141,12 +143,16 @@ class World:
 
     def _last_errors(self) -> LastErrors:
         """What the journal of the former process says of the boards' errors, read as a start reads it."""
-        _, target = self.processes[-1]
+        process, target = self.processes[-1]
         if not isinstance(target, InMemory):
             return NOTHING
         with tempfile.TemporaryDirectory(dir=_memory_directory()) as directory:
             target.write_to(Path(directory), last_only=True)
-            return restore_errors(Path(directory), self.config, BOOT_ID)
+            restored = restore_errors(Path(directory), self.config, BOOT_ID)
+        if not process.has_lost_journal and restored.errors != process.board_errors:
+            text = f"{process.board_errors} stood, {restored.errors} are restored"
+            raise InvariantViolated(RESTORED, text)
+        return restored
 
     # --- what happens ----------------------------------------------------------------------------------------
 
