@@ -57,8 +57,9 @@ def test_a_failure_is_reported_with_what_reproduces_it(
     assert small.seconds < whole.seconds
     for log in re.findall(r"log: +(\S+)", text):
         assert main(["replay", log]) == 0  # it replays as it was, the bug included
-        assert main(["view", log, "-o", str(tmp_path / "view.html")]) == 3  # it ends early, with the failure
-        assert (tmp_path / "view.html").stat().st_size > 10_000
+        picture = tmp_path / f"{Path(log).parent.name}.html"
+        assert main(["view", log, "-o", str(picture)]) == 3  # it ends early, with the failure
+        assert picture.stat().st_size > 10_000
 
 
 @pytest.mark.usefixtures("unclamped")
