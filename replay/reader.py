@@ -59,8 +59,13 @@ class RecordedOutput(Struct, frozen=True, gc=False):
 
     payload: bytes
     """Sealed JSON (log_format.py), of the present format."""
-    intact: bool
-    """False: its checksum fails, or the record's head does not belong to the turn."""
+    is_in_place: bool
+    """False: the record's head does not belong to the turn; or an older format's checksum failed."""
+
+    @property
+    def intact(self) -> bool:
+        """False: its checksum fails, or the record's head does not belong to the turn."""
+        return self.is_in_place and is_intact(self.payload)
 
     def message(self) -> AnyOutput:
         """The Output itself. UnsupportedFormatError if this version does not know it."""
@@ -249,10 +254,11 @@ class LogReader:
         if begun is None or sequence != number % TURN_MODULUS:
             msg = f"an output of turn {sequence} stands after the input of turn {number}"
             raise DamagedLogError(msg)
-        intact = is_intact(payload) and publish_time == begun.at_ns and belongs_to(topic, payload)
-        if intact and self._lifter is not None:
-            payload = self._lifter(payload)
-        return RecordedOutput(payload, intact)
+        is_in_place = publish_time == begun.at_ns and belongs_to(topic, payload)
+        if self._lifter is not None:
+            is_in_place = is_in_place and is_intact(payload)
+            payload = self._lifter(payload) if is_in_place else payload
+        return RecordedOutput(payload, is_in_place)
 
     def _note(self, payload: bytes, note: type[N]) -> N:
         if not is_intact(payload):
