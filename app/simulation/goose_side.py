@@ -95,6 +95,7 @@ class GooseSide:
                 verify_secure=self._config.verify_secure_goose,
                 allow_insecure=self._config.allow_insecure_goose,
                 connector_nos=tuple(item.global_connector_number for item in self._config.connectors),
+                replay_protection=self._config.goose_replay_protection,
             )
 
     def key_written(self, session: int, connector: int, key: bytes) -> None:

@@ -56,6 +56,14 @@ INTERRUPTED_INPUTS = (
     "JournalLost",
     "JournalRestored",
 )
+GRAVE_INPUTS = (
+    "BspEventReceived",
+    "SessionEventReceived",
+    "ModeRequested",
+    "PsuDisconnected",
+    "HmacKeyReceived",
+)
+"""Those that say what nobody will say again, or that stop power."""
 _MAP = RegisterMap(4)
 _ALARMS = [register for register in _MAP.registers if register.alarm is not None]
 _RATINGS = (
@@ -136,6 +144,7 @@ def _config(rng: random.Random) -> Config:
         "send_secure_goose": rng.random() < 0.95,
         "verify_secure_goose": rng.random() < 0.9,
         "allow_insecure_goose": rng.random() < 0.3,
+        "goose_replay_protection": rng.choice(("off", "observe", "enforce")),
     }
     # Twice, so that a number is written as it would be read: 24.0, not 24.
     return of_table(msgspec.to_builtins(of_table(table, "simulation")), "simulation")
@@ -306,7 +315,7 @@ def _draw_goose(draw: _Draw, at_s: float) -> list[AnyEvent]:
 
 def _draw_raising(draw: _Draw, at_s: float) -> list[AnyEvent]:
     rng = draw.rng
-    on = rng.choice(INTERRUPTED_INPUTS)
+    on = rng.choice(GRAVE_INPUTS if rng.random() < 0.4 else INTERRUPTED_INPUTS)
     call = rng.choice((1, 1, 2, 2, 3, 4, 6))
     return [planned.HandlerRaises(at_s=at_s, on=on, call=call, after=rng.random() < 0.5)]
 
