@@ -103,7 +103,7 @@ def plan_of(seed: int, minutes: float) -> Plan:
 
 
 def _config(rng: random.Random) -> Config:
-    count = rng.choices((1, 2, 3, 4), (58, 26, 7, 9))[0]
+    count = rng.choices((1, 2, 3, 4), (62, 24, 6, 8))[0]
     source = rng.choice(("IMD", "IMD", "OVM"))
     ovm_hack = rng.random() < 0.3
     publish_hack = rng.random() < 0.3
@@ -138,7 +138,7 @@ def _config(rng: random.Random) -> Config:
         "HACK_publish_requested_voltage_current": publish_hack,
         "module_placeholder_allocation_timeout_s": rng.choice((0.05, 1.0, 5.0, 5.0, 8.0)),
         "modbus_timeout_s": rng.choices((30.0, 60.0, 120.0), (10, 30, 60))[0],
-        "everest_timeout_s": rng.choices((1.0, 3.0, 5.0, 15.0, 30.0), (2, 4, 12, 32, 50))[0],
+        "everest_timeout_s": rng.choices((1.0, 3.0, 5.0, 15.0, 30.0), (1, 4, 9, 28, 58))[0],
         "telemetry_topic_prefix": "" if rng.random() < 0.1 else "dispenser/1",
         "error_history": "history" if history else "",
         "send_secure_goose": rng.random() < 0.95,
@@ -155,13 +155,13 @@ def _site(rng: random.Random, config: Config) -> Site:
     # rates are low, and lower with many connectors, but for what a seed is lively in.
     lively = rng.choice(("", "", "", "", "", "", "heartbeat", "measure", "setpoint", "psu"))
     slow = max(1.0, len(config.connectors) * 0.6)
-    heartbeat_s = 2.0 * slow if lively == "heartbeat" else rng.choice((8.0, 13.0)) * slow
+    heartbeat_s = 2.0 * slow if lively == "heartbeat" else rng.choice((10.0, 13.0)) * slow
     psu_round_s = 12.0 * slow if lively == "psu" else rng.choice((45.0, 60.0, 90.0))
     # An EVerest or a PSU that is not lost speaks within its timeout.
     psu_round_s = min(psu_round_s, config.modbus_timeout_s * 0.8)
     return Site(
         heartbeat_s=min(heartbeat_s, config.everest_timeout_s / 2.2),
-        measure_s=1.0 if lively == "measure" else rng.choice((4.7, 4.7, 11.0)),
+        measure_s=1.0 if lively == "measure" else rng.choice((4.8, 4.8, 12.0)),
         setpoint_s=slow if lively == "setpoint" else rng.choice((5.0, 10.0, 20.0)) * slow,
         psu_round_s=psu_round_s,
         psu_first_round_with_ratings=rng.choice((1, 2)) if psu_round_s <= 24 else 1,
@@ -450,7 +450,7 @@ def _events(rng: random.Random, connectors: int, seconds: float) -> tuple[AnyEve
 def _sessions(rng: random.Random, connector: int, seconds: float) -> list[AnyEvent]:
     """Cars, one after the other, with breaks."""
     events: list[AnyEvent] = []
-    break_s = rng.choice((30.0, 100.0, 300.0))
+    break_s = rng.choice((30.0, 120.0, 400.0))
     charge_s = rng.choice((30.0, 100.0, 300.0))
     at_s = rng.uniform(1, 60)
     while at_s < seconds:
