@@ -6,6 +6,7 @@ Rules:
   driver says while it is not connected is lost (behaviour.md §8.2).
 """
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,8 @@ from .virtual_time import SECOND_NS, Calendar, Chance
 
 LATENCY_NS = 300_000
 CONNECT_S = 0.05
+UNACKNOWLEDGED = 3
+"""So many messages at most are sent again, since their acknowledgements were lost."""
 
 
 class Mqtt:
@@ -33,6 +36,8 @@ class Mqtt:
         self._keeps = False
         self._disconnected_ns = 0
         self._waiting: list[Input] = []
+        self._heartbeats: deque[HeartbeatReceived] = deque(maxlen=UNACKNOWLEDGED)
+        """The last ones that the driver got."""
         self._due_ns: dict[str, int] = {}
         """By source: when what it said last gets there."""
         self._trouble = 0, 0.0, 0.0, 0.0
@@ -43,6 +48,7 @@ class Mqtt:
         self._process = process
         self.is_connected = False
         self._waiting.clear()
+        self._heartbeats.clear()
         self._calendar.after(CONNECT_S, partial(self._connect, process))
 
     def detach(self) -> None:
@@ -51,6 +57,7 @@ class Mqtt:
         self.is_connected = False
         self._keeps = False
         self._waiting.clear()
+        self._heartbeats.clear()
 
     def lose(self, for_s: float, *, keeps: bool) -> None:
         """The connection is gone for a while."""
@@ -108,6 +115,8 @@ class Mqtt:
 
     def _deliver(self, message: Input) -> None:
         if self.is_connected and self._process is not None:
+            if isinstance(message, HeartbeatReceived):
+                self._heartbeats.append(message)
             self._process.feed(message)
         elif self._keeps and self._calendar.now_ns - self._disconnected_ns < self._session_ns:
             self._waiting.append(message)
@@ -119,5 +128,8 @@ class Mqtt:
         kept = self._keeps and self._calendar.now_ns - self._disconnected_ns < self._session_ns
         waiting, self._waiting = self._waiting if kept else [], []
         process.feed(BrokerConnected(session_present=kept))
+        if kept and self._chance.happens(0.5):  # the acknowledgements were lost with the connection
+            for heartbeat in self._heartbeats:
+                process.feed(replace(heartbeat, redelivered=True))
         for message in waiting:
             process.feed(message)
