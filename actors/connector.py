@@ -41,6 +41,7 @@ from .connector_state import (
     changed_datapoints,
     changed_registers,
     content,
+    differs_in_notes_only,
     has_car,
     is_supplying,
 )
@@ -78,6 +79,8 @@ class Connector(ConnectorAtPsu):
         super().__init__(runtime, name, state, config=config, number=number)
         self._global_number = self._config.global_connector_number
         self._sources = sources(config, number)
+        self._told: ConnectorState | None = None
+        """The state at the end of the last turn, if all that follows from it has been told."""
 
     def handle(self, message: Any) -> None:
         match message:
@@ -258,9 +261,11 @@ class Connector(ConnectorAtPsu):
             self._note_supply(before)
         now = self.state
         self._push_registers(before, now)
-        self._issue_goose()
-        self._tell_everest()
+        if before is not self._told or not differs_in_notes_only(before, now):
+            self._issue_goose()
+            self._tell_everest()
         self._push_datapoints(before, now)
+        self._told = self.state
 
     def _note_supply(self, before: ConnectorState) -> None:
         if is_supplying(before) != is_supplying(self.state):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..messages.config import Config
 from ..messages.everest import Capabilities, ModeRequest
@@ -145,6 +146,20 @@ def content(state: ConnectorState) -> Content:
         return Content(shown.requirement_type)
     now = applied(state)
     return Content(shown.requirement_type, now.voltage_v, now.current_a)
+
+
+def differs_in_notes_only(before: ConnectorState, now: ConnectorState) -> bool:
+    """Whether no more changed than what neither a GOOSE message nor an error follows from: measurements, and
+    when EVerest's heartbeat came. Most turns are such."""
+    noted = replace(
+        before,
+        measured=now.measured,
+        heartbeat_id=now.heartbeat_id,
+        heartbeat_at_ns=now.heartbeat_at_ns,
+        timers=now.timers,
+        timers_started=now.timers_started,
+    )
+    return noted == now
 
 
 def is_supplying(state: ConnectorState) -> bool:

@@ -4,6 +4,7 @@ import struct
 
 import pytest
 from core_harness import PSU_MAC, UTC_OFFSET_NS, Core, goose, make_config, only
+from fusioncharger.actors.connector_state import ConnectorState, differs_in_notes_only
 from fusioncharger.actors.connector_table import TRANSITIONS, Event, diagram, outward
 from fusioncharger.messages import inputs, outputs
 from fusioncharger.messages.registers import RegisterMap
@@ -653,3 +654,54 @@ def test_utc_steps_reach_the_messages() -> None:
     core.plug_in()
     (request,) = only(core.key(), outputs.PowerRequested)
     assert request.t_ns == core.at_ns + UTC_OFFSET_NS + 5
+
+
+def drive_a_charge(core: Core) -> list[outputs.AnyOutput]:
+    """Measurements and heartbeats between all that changes messages and errors."""
+    made: list[outputs.AnyOutput] = []
+    steps = [
+        lambda: core.start().connect().rate() or [],
+        lambda: core.write("psu_running_mode", 1),
+        core.plug_in,
+        core.key,
+        core.reply,
+        lambda: core.export(ChargingPhase.CHARGING),
+        lambda: core.setpoint(400, 20),
+        lambda: core.setpoint(410, 20),
+        lambda: core.write(ALARM_KEYS[0], 1),
+        lambda: core.write("1/max_rated_psu_current", 15.0),
+        core.disconnect,
+        lambda: core.connect().key(),
+        core.off,
+        core.plug_out,
+    ]
+    for number, step in enumerate(steps):
+        made += step() or []
+        for message in (
+            inputs.HeartbeatReceived(connector=1, heartbeat_id=number + 1),
+            inputs.PowermeterMeasured(connector=1, voltage_v=400.0 + number, current_a=19.5),
+            inputs.IsolationMeasured(connector=1, voltage_v=401.0 + number),
+            inputs.HeartbeatReceived(connector=1, heartbeat_id=number + 1),
+        ):
+            made += core.feed(message)
+        made += core.advance(0.5)
+    return made
+
+
+def test_a_turn_of_measurements_says_nothing_less_for_being_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = drive_a_charge(Core())
+    skipped: list[bool] = []
+
+    def never(before: ConnectorState, now: ConnectorState) -> bool:
+        skipped.append(differs_in_notes_only(before, now))
+        return False
+
+    monkeypatch.setattr("fusioncharger.actors.connector.differs_in_notes_only", never)
+    assert drive_a_charge(Core()) == short
+    assert skipped.count(True) > 30
+    assert skipped.count(False) > 10
+    assert {type(output) for output in short} >= {
+        outputs.PowerRequested,
+        outputs.StopRequested,
+        outputs.ErrorRaised,
+    }
