@@ -36,6 +36,7 @@ from ..messages.outputs import (
     PsuDisconnectRequested,
     ReadAnswered,
     ReportSent,
+    Segment,
     TelemetryValue,
     WriteAnswered,
 )
@@ -102,6 +103,10 @@ class PsuLink(CoreActor[PsuLinkState]):
         }
         """What the PSU may write, and is remembered."""
         self._reported = reported_registers(self._map)
+        self._time_sync = self._map.by_key["time_sync"]
+        self._composed: tuple[dict[str, tuple[int, ...]], tuple[Segment, ...]] = {}, ()
+        """Registers, and what a report shows of them but for time_sync: they change less often than a report is
+        sent. No state: it follows from the registers."""
         self._reported_at_once = {
             register.key for register in self._map.registers if register.name in _REPORTED_AT_ONCE
         }
@@ -372,7 +377,7 @@ class PsuLink(CoreActor[PsuLinkState]):
         if not self.state.report_due:
             return
         transaction_id = self.state.next_transaction_id
-        segments = reported(self.state, self._reported, self.at_ns)
+        segments = self._segments()
         self.emit(
             ReportSent(connection=self.state.connection, transaction_id=transaction_id, segments=segments)
         )
@@ -380,6 +385,17 @@ class PsuLink(CoreActor[PsuLinkState]):
             report_due=False, pending_events={}, next_transaction_id=(transaction_id + 1) % ADDRESS_SPACE
         )
         self.start_timer(REPORT_TIMER, SECOND_NS)
+
+    def _segments(self) -> tuple[Segment, ...]:
+        """What the report shows. While no register changes, only time_sync does, the first segment."""
+        state = self.state
+        registers, unchanged = self._composed
+        if registers is state.registers and not state.pending_events:
+            return (Segment(self._time_sync.address, image(state, self._time_sync, self.at_ns)), *unchanged)
+        segments = reported(state, self._reported, self.at_ns)
+        if not state.pending_events:
+            self._composed = state.registers, segments[1:]
+        return segments
 
 
 def _counts_text(counts: dict[str, int]) -> str:

@@ -65,6 +65,16 @@ def test_reads_over_gaps_and_parts_of_registers() -> None:
     assert core.read(0xFFFF, 1) == (0,)
 
 
+def test_reports_without_a_change_differ_in_time_sync_alone() -> None:
+    core = Core().start().connect()
+    first, second = (only(core.advance(1), outputs.ReportSent)[-1].segments for _ in range(2))
+    assert first[1:] == second[1:]
+    assert (first[0].address, second[0].address) == (0x1024, 0x1024)
+    assert second[0].words[1] == first[0].words[1] + 1
+    core.plug_in()
+    assert only(core.history, outputs.ReportSent)[-1].segments[1:] != first[1:]
+
+
 def test_time_sync_follows_utc() -> None:
     core = Core().ready()
     core.advance(10)
