@@ -1,7 +1,8 @@
 """A turn in which a handler raised: undone by the runtime, then a safe stop (behaviour.md §10).
 
-What the Input would have changed is lost, but for what must not be lost; the specification leaves open which
-of the two a part keeps. So the states are taken over here, after a check that they are safe and one of the two.
+What the Input would have changed is lost, but for what the world does not say again: the boards' errors, the
+contactor, a car that left. Of the rest the specification leaves open which of the two a part keeps: the states
+are taken over here, after a check that they are safe and one of the two.
 """
 
 from ...messages import inputs
@@ -55,9 +56,8 @@ def take_over_details(
     shadow = watch.shadow
     is_mine = getattr(message, "connector", 0) == watch.number
     if is_mine and isinstance(message, inputs.BspEventReceived):
-        powers = message.event in (BspEvent.POWER_ON, BspEvent.POWER_OFF)
-        if powers and seen.contactor_on == (message.event is BspEvent.POWER_ON):
-            shadow.contactor_on = seen.contactor_on
+        if message.event in (BspEvent.POWER_ON, BspEvent.POWER_OFF):
+            shadow.contactor_on = message.event is BspEvent.POWER_ON
         shadow.board_speaks = True
     is_key = is_mine and isinstance(message, inputs.HmacKeyReceived) and message.connection == connection
     if is_key and seen.key_connection == connection:

@@ -6,12 +6,12 @@ Inputs that change nothing that is compared (measurements, timers) have no metho
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from ...actors.names import DISPENSER_ALARMS, PSU_LINK
+from ...actors.names import PSU_LINK
 from ...actors.runtime import ActorState
 from ...messages import inputs, outputs
 from ...messages.config import Config
 from ...messages.types import BspEvent, RequirementType
-from .oracle_alarms import KNOWN, AlarmShadow
+from .oracle_alarms import AlarmShadow
 from .oracle_failure import concerns, is_car_leaving, take_over, take_over_details
 from .oracle_link import LinkShadow
 from .oracle_table import CAR_DISCONNECTED, WITHOUT_CAR
@@ -277,14 +277,8 @@ class Shadows:
                 self.utc_offset_ns = seen.utc_offset_ns
 
     def _take_over_alarms(self, message: inputs.Input) -> None:
-        """Boards' errors of a failed turn are kept, or not; the states say it."""
-        state = cast("Any", self.states[DISPENSER_ALARMS])
-        kept = {(e.connector, e.error_type, e.sub_type) for e in state.errors if e.error_type in KNOWN}
-        if kept == self.alarms.errors:
-            return
-        before = self.alarms.registers
+        """Boards do not repeat their errors (behaviour.md §6): lost with the turn would be lost for good."""
         if isinstance(message, inputs.BspErrorRaised | inputs.BspErrorCleared):
             self._on_bsp_error(message)
         elif isinstance(message, inputs.ActiveErrorsReceived):
             self._on_active_errors(message)
-        self.report_due = before != self.alarms.registers

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from core_harness import PSU_MAC, make_config
 from fusioncharger.actors.connector import Connector
+from fusioncharger.actors.dispenser_alarms import DispenserAlarms
 from fusioncharger.app.simulation.invariants import InvariantViolated
 from fusioncharger.messages import inputs, outputs
 from fusioncharger.messages.types import (
@@ -559,6 +560,20 @@ def test_an_alarm_of_several_boards_that_one_of_them_clears() -> None:
         "alarm_register",
         lambda core: core.feed(inputs.BspErrorCleared(connector=2, error_type="TiltDetected", sub_type="a")),
     )
+
+
+def test_an_alarm_that_is_lost_with_a_failed_turn() -> None:
+    core = charging()
+    before = core.runtime.states()["psu_link"]
+    core.alter_states = lambda states: {**states, "psu_link": before}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def handle(_: Any, message: Any) -> None:
+            raise RuntimeError(message)
+
+        patch.setattr(DispenserAlarms, "handle", handle)
+        alarm = inputs.BspErrorRaised(connector=2, error_type="MREC8EmergencyStop", sub_type="")
+        found(core, "alarm_register", lambda core: core.feed(alarm))
 
 
 def test_a_report_of_what_was() -> None:
