@@ -33,7 +33,7 @@ import msgspec
 from msgspec import Struct
 
 from ..messages.outputs import AnyOutput
-from .log_format import TYPES, is_sealed, unsealed
+from .log_format import TYPES, is_sealed, sealed, unsealed
 from .reader import RecordedOutput, Turn
 
 _NAME_WIDTH = 28
@@ -77,6 +77,12 @@ class _Pair(Struct, frozen=True):
 def differs(recorded: RecordedOutput, output: AnyOutput) -> bool:
     """Whether the replayed Output is not, byte for byte, the recorded one."""
     return not is_sealed(recorded.payload, _encoder.encode(output))
+
+
+def is_whole_and_same(recorded: RecordedOutput, output: AnyOutput) -> bool:
+    """Whether the recorded Output is the replayed one, and intact: what equals what is sealed here has the right
+    checksum, too, which need not be looked at by itself."""
+    return recorded.is_in_place and recorded.payload == sealed(_encoder.encode(output))
 
 
 def report(divergence: Divergence) -> str:

@@ -155,7 +155,12 @@ SEAL_BYTES = len(_SEAL % 0)
 
 def seal(message: Struct | Mapping[str, object]) -> bytes:
     """The message as the payload of its record."""
-    covered = _encoder.encode(message)[:-1]
+    return sealed(_encoder.encode(message))
+
+
+def sealed(encoded: bytes) -> bytes:
+    """A message's JSON as the payload of its record."""
+    covered = encoded[:-1]
     return covered + _SEAL % zlib.crc32(covered)
 
 

@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from ..actors.runtime import ActorState
 from ..messages.outputs import AnyOutput
-from .divergence import Divergence, differs
-from .log_format import seal
+from .divergence import Divergence, differs, is_whole_and_same
 from .reader import LogReader, RecordedOutput
 from .stepping import NO_SNAPSHOT, described, recorded_config, restored
 
@@ -72,8 +71,7 @@ def _is_as_recorded(actual: tuple[AnyOutput, ...], recorded: tuple[RecordedOutpu
     if len(actual) != len(recorded):
         return False
     for output, one in zip(actual, recorded, strict=True):
-        # Equal to what is sealed here: then its checksum is right, too, and need not be looked at by itself.
-        if not one.is_in_place or one.payload != seal(output):
+        if not is_whole_and_same(one, output):
             return False
     return True
 
