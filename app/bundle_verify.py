@@ -5,6 +5,8 @@ not supported.
 """
 
 import hashlib
+import lzma
+import struct
 import sys
 import tempfile
 import zipfile
@@ -31,8 +33,18 @@ _BLOCK_BYTES = 2**20
 _MAX_SUMS_BYTES = 2**24
 _MOST_DEFLATED = 1040
 """Deflate makes no more of a byte than 1032. Who wants more lets entries share their bytes: a zip bomb."""
-_CANNOT_UNPACK = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
-"""What zipfile raises for entries that are altered, or packed in a way that `bundle` does not."""
+_CANNOT_UNPACK = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""What zipfile raises for what is altered, or packed in a way that `bundle` does not: of a later version or
+encrypted (RuntimeError), names that are no UTF-8, places before the file's beginning (ValueError)."""
 
 
 class _Verdict(Struct):
@@ -46,10 +58,13 @@ class _Verdict(Struct):
 def verify_bundle(path: Path) -> int:
     """Check it, and say what came of it; the exit code."""
     try:
-        with zipfile.ZipFile(path) as bundle, tempfile.TemporaryDirectory() as directory:
+        try:
+            bundle = zipfile.ZipFile(path)
+        except _CANNOT_UNPACK:
+            print(f"{path}: no bundle: not a zip file", file=sys.stderr)
+            return USAGE
+        with bundle, tempfile.TemporaryDirectory() as directory:
             return _verify(path, bundle, Path(directory))
-    except zipfile.BadZipFile:
-        print(f"{path}: no bundle: not a zip file", file=sys.stderr)
     except OSError as error:
         print(f"{error.filename or path}: {error.strerror or error}", file=sys.stderr)
     return USAGE

@@ -490,3 +490,20 @@ def test_a_bundle_whose_entries_share_their_bytes(tmp_path: Path, capsys: pytest
 def test_sums_without_end_are_not_read(tmp_path: Path) -> None:
     path = zipped(tmp_path / "case.zip", [(SUMS, bytes(40 * MEGABYTE))])
     assert peak_bytes(lambda: verify_bundle(path)) < 8 * MEGABYTE
+
+
+@pytest.mark.parametrize("altered", [{"version": 213}, {"flags": 0x800}, {"method": 99}, {"encrypted": 1}])
+def test_a_zip_that_cannot_be_unpacked_is_no_bundle(tmp_path: Path, altered: dict[str, int]) -> None:
+    path = zipped(tmp_path / "case.zip", [("\xe4", b"x"), (SUMS, b"x")])
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")
+    if "version" in altered:
+        struct.pack_into("<H", data, entry + 6, altered["version"])
+    elif "flags" in altered:
+        data[entry + 46] = 0xFF  # of a name that is said to be UTF-8
+    elif "method" in altered:
+        struct.pack_into("<H", data, data.rindex(b"PK\1\2") + 10, altered["method"])
+    else:
+        data[data.rindex(b"PK\1\2") + 8] |= altered["encrypted"]
+    path.write_bytes(data)
+    assert verify_bundle(path) in (2, 3)

@@ -91,7 +91,8 @@ def check_recovery(directory: Path, damaged: bytes, original: bytes) -> None:
         path for path in directory.iterdir() if path.name.startswith("out")
     }
     if not found.is_whole:
-        assert recovered.lost_bytes or recovered.turns == len(content(before))
+        is_cut_between_records = recovered.damage == "the file was not closed"
+        assert recovered.lost_bytes or is_cut_between_records or recovered.turns == len(content(before))
     for path in (out, *(part.path for part in behind)):
         with pytest.raises(FileExistsError):
             recover(segment, path, nothing)
