@@ -80,8 +80,8 @@ def differs(recorded: RecordedOutput, output: AnyOutput) -> bool:
 
 
 def is_whole_and_same(recorded: RecordedOutput, output: AnyOutput) -> bool:
-    """Whether the recorded Output is the replayed one, and intact: what equals what is sealed here has the right
-    checksum, too, which need not be looked at by itself."""
+    """Whether the recorded Output is the replayed one, and intact: what equals what is sealed here has the
+    right checksum, too, which need not be looked at by itself."""
     return recorded.is_in_place and recorded.payload == sealed(_encoder.encode(output))
 
 

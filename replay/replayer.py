@@ -70,10 +70,7 @@ def _is_as_recorded(actual: tuple[AnyOutput, ...], recorded: tuple[RecordedOutpu
     """Whether all Outputs are there, whole and the same: as it mostly is, and then there is no more to say."""
     if len(actual) != len(recorded):
         return False
-    for output, one in zip(actual, recorded, strict=True):
-        if not is_whole_and_same(one, output):
-            return False
-    return True
+    return all(map(is_whole_and_same, recorded, actual))
 
 
 def _skipped(log: LogReader) -> str:
