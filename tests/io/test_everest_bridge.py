@@ -172,7 +172,7 @@ def test_the_broker_away_blocks_nothing(broker, bridge, inputs):
 def test_a_topic_that_is_not_utf_8_is_a_rejected_message():
     """No broker that keeps to MQTT sends one; as an exception it was neither counted nor shown sparingly."""
     received = []
-    bridge = EverestBridge(Config(connectors=()), None, received.append)
+    bridge = EverestBridge(Config(connectors=()), received.append)
     for _ in range(100):
         bridge._receive(paho.MQTTMessage(topic=b"everest_api/\xff"))
     assert bridge.rejected_count == 100
