@@ -255,7 +255,11 @@ def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[str]]]:
     """Those scenarios that are asked for."""
-    asked = {item.callspec.params["name"] for item in request.session.items if "running" in item.fixturenames}
+    asked = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "running" in item.fixturenames
+    }
     with ThreadPoolExecutor(4) as pool:
         yield {name: pool.submit(SCENARIOS[name], tmp_path_factory.mktemp("part")) for name in sorted(asked)}
 
