@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ...io.goose_codec import DecodedFrame, GooseError, decode, encode, verify
 from ...io.goose_receiver import GooseAcceptance
@@ -211,6 +212,10 @@ class GooseSide:
             case "other_connector":
                 others = [keys[0][1] for number, keys in sorted(self._keys.items()) if number != connector]
                 frame = self._encode_reply(reply, others[0] if others else self._chance.bytes(48))
+            case "other_type":  # an honest one, but to another request than the placeholder's
+                charging = replace(success, requirement_type=int(RequirementType.CHARGING))
+                keys = self._keys.get(connector)
+                frame = self._encode_reply(replace(reply, message=charging), keys[0] if keys else None)
             case "garbage":
                 frame = self._encode_reply(reply, None)[: self._chance.below(120)]
             case _:

@@ -25,6 +25,8 @@ class GooseShadow:
         """A new process: nothing is known, stNum starts anew."""
         self.mac = b""
         self.mac_connection = 0
+        self._mac_blanked = False
+        """The PSU wrote zeros: it is left open whether the same MAC then becomes known anew."""
         self.key_connection = 0
         self.issued: Content | None = None
         self._st_num = 0
@@ -46,8 +48,12 @@ class GooseShadow:
     def mac_written(self, mac: bytes, connection: int) -> None:
         """The PSU told its MAC."""
         self._must = self._must or mac != self.mac
-        self._may = self._may or connection != self.mac_connection
-        self.mac, self.mac_connection = mac, connection
+        self._may = self._may or connection != self.mac_connection or self._mac_blanked
+        self.mac, self.mac_connection, self._mac_blanked = mac, connection, False
+
+    def mac_blanked(self) -> None:
+        """The PSU wrote zeros in its MAC's place, which is no MAC."""
+        self._mac_blanked = True
 
     def stop_again(self, *, is_needed: bool) -> None:
         """A stop request is issued in this turn, whatever is being repeated; or it may be."""

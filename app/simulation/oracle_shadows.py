@@ -156,6 +156,8 @@ class Shadows:
     def _on_mac(self) -> None:
         link = self.link
         if not link.mac:
+            for watch in self.watches.values():
+                watch.goose.mac_blanked()
             return
         is_new, link.ready = not link.ready, True
         for watch in self.watches.values():

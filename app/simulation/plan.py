@@ -163,7 +163,7 @@ class GooseForged(Event, frozen=True, kw_only=True, tag="goose_forged"):
     request within a time."""
 
     connector: Connector
-    how: Literal["captured", "unsigned", "other_connector", "garbage", "other_key"]
+    how: Literal["captured", "unsigned", "other_connector", "garbage", "other_key", "other_type"]
     for_s: Seconds = 0.0
 
 

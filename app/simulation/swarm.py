@@ -370,7 +370,7 @@ _ODD_REQUESTS = (
     "export",
     "huge_measurement",
 )
-_FORGERIES = ("captured", "unsigned", "other_connector", "garbage", "other_key")
+_FORGERIES = ("captured", "unsigned", "other_connector", "garbage", "other_key", "other_type")
 _JUMPS_S = (0.15, 0.3, -0.3, 3600.0, -3600.0, 1e6)
 
 KINDS: dict[str, Callable[[_Draw, float], list[AnyEvent]]] = {
