@@ -215,7 +215,7 @@ class GooseSide:
             case "other_type":  # an honest one, but to another request than the placeholder's
                 charging = replace(success, requirement_type=int(RequirementType.CHARGING))
                 keys = self._keys.get(connector)
-                frame = self._encode_reply(replace(reply, message=charging), keys[0] if keys else None)
+                frame = self._encode_reply(replace(reply, message=charging), keys[0][1] if keys else None)
             case "garbage":
                 frame = self._encode_reply(reply, None)[: self._chance.below(120)]
             case _:
