@@ -114,9 +114,11 @@ class ConnectorShadow:
 
     def content(self) -> Content:
         """What the GOOSE message has to say."""
+        if self.stopped:
+            return STOP
         if self.phase is ALLOCATING:
             return (RequirementType.MODULE_PLACEHOLDER_REQUEST, 0.0, 0.0)
-        if self.phase is not RUNNING or self.stopped:
+        if self.phase is not RUNNING:
             return STOP
         requirement, carries = REQUIREMENTS[self.mode_phase]
         if not carries:

@@ -14,6 +14,7 @@ from fusioncharger.actors.dispenser_alarms import DispenserAlarms
 from fusioncharger.actors.psu_link import PsuLink
 from fusioncharger.actors.telemetry_publisher import TelemetryPublisher
 from fusioncharger.app.simulation.invariants import Invariants
+from fusioncharger.messages import inputs
 from fusioncharger.replay import Session
 from fusioncharger.replay.stepping import recorded_config
 from hypothesis import given, settings
@@ -80,6 +81,17 @@ def test_a_restarted_process_knows_nothing() -> None:
     again.advance(5)
     again.key(2)
     again.oracle.settled(again.at_ns)
+
+
+def test_a_shutdown_stops_in_every_state() -> None:
+    for prepare in (WatchedCore.plug_in, WatchedCore.key, WatchedCore.reply, WatchedCore.off):
+        core = WatchedCore(make_config(2))
+        core.ready().to_charging(connector=2)
+        for step in (WatchedCore.plug_in, WatchedCore.key, WatchedCore.reply, WatchedCore.off):
+            step(core)
+            if step is prepare:
+                break
+        core.feed(inputs.ShutdownRequested(reason="SIGTERM"))
 
 
 def test_settled_after_a_charge() -> None:
