@@ -119,13 +119,15 @@ class ConnectorAtPsu(SupervisedConnector):
 
     def _link_lost(self, connection: int) -> None:
         """Power stops at once; what EVerest asked for is kept, to be applied when the link is back."""
-        if self.state.link_ready and has_car(self.state):
+        in_session = self.state.phase in (ConnectorPhase.CONNECTED_NO_ALLOCATION, ConnectorPhase.RUNNING)
+        # A key may come, and a session go on, before the MAC does: then there was no link_ready in between.
+        is_outage_new = OUTAGE_TIMER not in self.state.timers and (self.state.link_ready or in_session)
+        if is_outage_new and has_car(self.state):
             self.start_timer(OUTAGE_TIMER, OUTAGE_NS)
         self.change(dead_connection=connection, **without_link(nothing_received(self._config)))
         self.cancel_timer(RESUME_TIMER)
         if has_car(self.state):
-            in_session = (ConnectorPhase.CONNECTED_NO_ALLOCATION, ConnectorPhase.RUNNING)
-            self.change(reissue=True, resuming=self.state.resuming or self.state.phase in in_session)
+            self.change(reissue=True, resuming=self.state.resuming or in_session)
         self._event(Event.LINK_LOST)
 
     def _outage_is_long(self) -> None:

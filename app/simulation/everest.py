@@ -161,7 +161,7 @@ class Everest:
     def board_fails(self, connector: int, error_type: str, sub_type: str, for_s: float) -> None:
         """A board support raises an error, and clears it some time later."""
         error = BspError(connector, error_type, sub_type)
-        if error in self._errors:
+        if error in self._errors or not self._lanes[connector].has_board:
             return
         self._errors.append(error)
         raised = BspErrorRaised(connector=connector, error_type=error_type, sub_type=sub_type)

@@ -167,6 +167,23 @@ def test_a_long_outage_ends_a_cable_check_that_was_being_stopped() -> None:
     assert status(core) is WorkingStatus.CHARGING_STARTING
 
 
+def test_an_outage_counts_from_a_loss_before_the_mac_came() -> None:
+    """Found by the simulation: a key brought the session to Running before the link was READY."""
+    core = Core().start()
+    core.feed(inputs.PsuConnected(connection=core.connection))
+    core.plug_in()
+    core.key()
+    core.reply()
+    core.disconnect()
+    core.setpoint(400, 20)
+    core.export()
+    reconnect(core, 10.5)
+    core.key()
+    core.reply()
+    assert all(current_a == 0 for _, _, current_a in goose(core.history))
+    assert only(core.history, outputs.ModePublished)[-1].mode is Mode.OFF
+
+
 @pytest.mark.parametrize("when", ["without link", "without key"])
 def test_off_while_resuming_leads_to_completed_with_the_key(when: str) -> None:
     core = Core().ready().to_charging()
