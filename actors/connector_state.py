@@ -223,7 +223,15 @@ def _f32_words(value: float | None) -> tuple[int, ...]:
 
 def datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
     """The telemetry values that follow from the state (behaviour.md §7, connector/N/dispenser_to_psu)."""
-    return _as_shown({**_asked_datapoints(state), **_applied_datapoints(state), **state.measured.datapoints()})
+    now = applied(state)
+    return _as_shown(
+        {
+            **_asked_datapoints(state),
+            "export_voltage": now.voltage_v,
+            "export_current": now.current_a,
+            **state.measured.datapoints(),
+        }
+    )
 
 
 def changed_datapoints(before: ConnectorState, now: ConnectorState) -> dict[str, TelemetryValue]:
@@ -232,10 +240,14 @@ def changed_datapoints(before: ConnectorState, now: ConnectorState) -> dict[str,
     if before.last_request is not now.last_request or before.bsp_event is not now.bsp_event:
         changed |= _differing(_asked_datapoints(before), _asked_datapoints(now))
     if before.setpoint is not now.setpoint or before.capabilities is not now.capabilities:
-        changed |= _differing(_applied_datapoints(before), _applied_datapoints(now))
+        former, new = applied(before), applied(now)
+        if new.voltage_v != former.voltage_v:
+            changed["export_voltage"] = new.voltage_v
+        if new.current_a != former.current_a:
+            changed["export_current"] = new.current_a
     if before.measured is not now.measured:
         changed |= _differing(before.measured.datapoints(), now.measured.datapoints())
-    return _as_shown(changed)
+    return _as_shown(changed) if changed else changed
 
 
 def _asked_datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
@@ -244,14 +256,6 @@ def _asked_datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
         "bsp_event": state.bsp_event.value if state.bsp_event else None,
         "everest_mode": request.mode.value if request else None,
         "everest_phase": request.charging_phase.value if request else None,
-    }
-
-
-def _applied_datapoints(state: ConnectorState) -> dict[str, TelemetryValue]:
-    now = applied(state)
-    return {
-        "export_voltage": now.voltage_v,
-        "export_current": now.current_a,
     }
 
 
