@@ -28,6 +28,7 @@ from .. import __version__
 from ..messages.config import Config, ConfigError, parse
 from ..replay.logs import Log, open_logs
 from ..replay.reader import LogError
+from ..replay.whole_file import whole_file
 from .bundle_host import host_text, process_log, versions_text
 from .bundle_secrets import known_secrets, redacted
 from .bundle_slice import NS_PER_S, Piece, last_utc_ns, slice_since
@@ -85,8 +86,7 @@ def bundle_command(arguments: argparse.Namespace) -> int:
         return verify_bundle(arguments.verify)
     output: Path = arguments.output
     if output.exists():
-        print(f"{output}: exists already, and is not overwritten; name another file with -o", file=sys.stderr)
-        return USAGE
+        return _exists(output)
     try:
         config, config_text = _config(arguments.config)
         journal = _journal(arguments, config)
@@ -98,6 +98,8 @@ def bundle_command(arguments: argparse.Namespace) -> int:
     except (ConfigError, LogError, _BundleError) as error:
         print(error, file=sys.stderr)
         return USAGE
+    except FileExistsError as error:
+        return _exists(error.filename)
     except OSError as error:
         print(f"{output}: cannot be written: {error.strerror or error}", file=sys.stderr)
         return FAILED
@@ -106,6 +108,11 @@ def bundle_command(arguments: argparse.Namespace) -> int:
     size = f"{size_kib:.0f} KiB" if size_kib < 2**10 else f"{size_kib / 2**10:.1f} MiB"
     print(f"{output}: {segments} of the log, {size}; look into it before you send it")
     return OK
+
+
+def _exists(path: Path | str) -> int:
+    print(f"{path}: exists already, and is not overwritten; name another file with -o", file=sys.stderr)
+    return USAGE
 
 
 def _config(path: Path | None) -> tuple[Config | None, str]:
@@ -211,27 +218,13 @@ def _readme(pieces: tuple[Piece, ...], unreadable: list[str], since_s: float) ->
 
 
 def _write(output: Path, texts: dict[str, str], pieces: Iterable[Piece]) -> None:
-    """The whole file, or none. OSError."""
-    part = output.with_name(output.name + ".part")
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
+    """The whole file, or none. FileExistsError, OSError."""
+    with whole_file(output) as part:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w+b") as file:
             _fill(file, texts, pieces)
             file.flush()
             os.fsync(file.fileno())
-        _name(part, output)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _name(part: Path, output: Path) -> None:
-    """Give the finished file its name, and replace nothing."""
-    try:
-        os.link(part, output)  # fails if somebody made it meanwhile
-    except PermissionError:  # a file system without hard links, as memory sticks have
-        if output.exists():
-            raise
-        part.rename(output)
 
 
 def _fill(file: BinaryIO, texts: dict[str, str], pieces: Iterable[Piece]) -> None:

@@ -158,13 +158,14 @@ def info_text(info: Info) -> str:
     span_s = (summary.last_utc_ns - summary.first_utc_ns) / 1e9
     runs = len({segment.run_id for segment in info.segments})
     size_bytes = sum(segment.size_bytes for segment in info.segments)
+    files = f"{_number(len(info.segments), 'segment')} of {_number(runs, 'run')}"
     lines = [
         f"from      {utc_text(summary.first_utc_ns)}" if summary.turns else "from      (no turns)",
         f"to        {utc_text(summary.last_utc_ns)}  ({duration_text(span_s)})"
         if summary.turns
         else "to        -",
         f"turns     {summary.turns} (first {summary.first_turn}); {sum(summary.counts.values())} messages",
-        f"files     {len(info.segments)} segments of {runs} runs, {size_bytes / 2**20:.1f} MiB",
+        f"files     {files}, {size_bytes / 2**20:.1f} MiB",
         f"versions  {', '.join(f'{name} {version}' for name, version in info.versions.items())}",
         f"config    sha256 {info.config_sha256[:16]}"
         + (f" (the last of {info.configs} different ones)" if info.configs > 1 else ""),
@@ -186,6 +187,10 @@ def info_text(info: Info) -> str:
     lines += _section("segments", _SEGMENT_HEAD, [_segment_row(each) for each in info.segments], summary)
     lines += [f"left out  {path}: {why}" for path, why in info.unreadable]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def duration_text(seconds: float) -> str:

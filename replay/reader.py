@@ -9,6 +9,7 @@ Rules:
 """
 
 import contextlib
+import stat
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -316,6 +317,10 @@ def _ending(last_turn: int, end: SegmentEnd | None, damage: str) -> Ending:
 def read_log(path: Path, lifts: Mapping[int, Lift] = LIFTS) -> LogReader:
     """Open a segment and read its header. LogError."""
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a FIFO waits for whoever may write to it
+            msg = "not a log: a device, FIFO or socket, and not a file"
+            raise NotALogError(msg)
         file = path.open("rb", buffering=0)
         beginning = file.read(len(MCAP0_MAGIC))
         file.seek(0)

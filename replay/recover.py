@@ -15,7 +15,6 @@ Rules:
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from .recorder import SegmentWriter
 from .replayer import replay
 from .salvage import Salvage, Whole
 from .segment_file import SegmentFile
+from .whole_file import whole_file
 
 _FLUSH_RECORDS = 1 << 12
 _END = SegmentEnd.__name__
@@ -99,17 +99,13 @@ class _NewFile:
 @contextlib.contextmanager
 def _new_file(out: Path) -> Iterator[_NewFile]:
     """A file that has its name once it is whole. FileExistsError, OSError."""
-    if out.exists():
-        raise FileExistsError(out)
-    part = out.with_name(out.name + ".part")
-    sink = SegmentFile(part)
-    try:
-        yield _NewFile(sink)
-        sink.sync()
-        os.link(part, out)  # unlike a rename it replaces nothing
-    finally:
-        sink.close()
-        part.unlink(missing_ok=True)
+    with whole_file(out) as part:
+        sink = SegmentFile(part)
+        try:
+            yield _NewFile(sink)
+            sink.sync()
+        finally:
+            sink.close()
 
 
 def recover(segment: Segment, out: Path, advance: Callable[[int], None]) -> Recovered:

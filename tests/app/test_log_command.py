@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def test_info_tells_of_sessions_alarms_and_segments(capsys: pytest.CaptureFixtur
     assert "MREC8EmergencyStop" in text
     assert "gaps: none" in text
     assert "closed by the driver" in text
+    assert "files     1 segment of 1 run, 0.2 MiB" in text
     assert main(["log", "info", "--json", str(GOLDEN)]) == 0
     assert json.loads(capsys.readouterr().out)["summary"]["turns"] == 237
 
@@ -164,6 +166,8 @@ def test_recover_says_what_was_lost(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["log", "verify", str(out)]) == 0
     assert main(["log", "recover", str(cut), "-o", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err
+    assert main(["log", "recover", str(cut), "-o", str(tmp_path / "nowhere" / "out.mcap")]) == 2
+    assert capsys.readouterr().err.endswith("nowhere/out.mcap: cannot be written: No such file or directory\n")
     assert main(["log", "recover", str(GOLDEN), "-o", str(tmp_path / "whole.mcap")]) == 0
 
 
@@ -173,10 +177,14 @@ def test_what_is_no_log_is_an_error_in_a_line(
 ) -> None:
     foreign = tmp_path / "foreign.mcap"
     foreign.write_text("something else")
+    fifo = tmp_path / "fifo.mcap"
+    os.mkfifo(fifo)
     for path, text in (
         (tmp_path / "missing.mcap", "No such file"),
         (tmp_path, "not a log"),
         (foreign, "not a log"),
+        (fifo, "not a log: a device, FIFO or socket, and not a file"),
+        (Path("/dev/null"), "not a log: a device"),
     ):
         assert main(["log", subcommand, str(path)]) == 2
         error = capsys.readouterr().err
