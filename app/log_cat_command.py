@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ..replay.logs import Log, Segment, open_logs
-from ..replay.moments import Moment, MomentError, parse_moment, resolve
+from ..replay.moments import Moment, MomentError, extent_text, parse_moment, resolve_part
 from ..replay.reader import LogError
 from .log_cat_filter import Filter, FilterError, type_names
 from .log_cat_records import Record, SegmentTail, next_segment
@@ -56,14 +56,13 @@ def log_cat_command(arguments: argparse.Namespace) -> int:
         wanted = type_names(arguments.type)
         since, until = _moments(arguments)
         log = open_logs(arguments.logs)
-        found = Filter(
-            wanted,
-            arguments.connector,
-            since=resolve(log, since) if since else None,
-            until=resolve(log, until) if until else None,
-        )
+        found = Filter(wanted, arguments.connector, resolve_part(log, since, until))
         say_left_out(log)
-        return _print(log, found, follow=arguments.follow)
+        code = _print(log, found, follow=arguments.follow)
+        if not found.has_begun and not arguments.follow:
+            print(f"nothing there; {extent_text(log)}", file=sys.stderr)
+            return code or USAGE
+        return code
     except LogError as error:
         return failed(error)
     except (MomentError, FilterError) as error:
@@ -102,10 +101,10 @@ def _print(log: Log, wanted: Filter, *, follow: bool) -> int:
             for record in _records(tail, follow=follow and is_last):
                 if wanted.is_past(record, index):
                     return code
-                if wanted.takes(record, index):
-                    sys.stdout.buffer.write(encoder.encode(record.shown()) + b"\n")
-                elif record.is_pause:
+                if record.is_pause:
                     sys.stdout.buffer.flush()
+                elif wanted.takes(record, index):
+                    sys.stdout.buffer.write(encoder.encode(record.shown()) + b"\n")
             if tail.damage:
                 sys.stdout.buffer.flush()
                 print(f"{segment.path}: damaged after turn {tail.turn}: {tail.damage}", file=sys.stderr)

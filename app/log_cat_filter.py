@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from ..replay.log_format import TOPICS
 from ..replay.logs import Log
-from ..replay.moments import Target
+from ..replay.moments import Part
 from .log_cat_records import Record
 
 
@@ -36,20 +36,15 @@ def type_names(patterns: Sequence[str]) -> frozenset[str] | None:
 class Filter:
     """By type, connector, and place in the log."""
 
-    def __init__(
-        self,
-        topics: frozenset[str] | None,
-        connector: int | None,
-        *,
-        since: Target | None,
-        until: Target | None,
-    ) -> None:
+    def __init__(self, topics: frozenset[str] | None, connector: int | None, part: Part) -> None:
         self._topics = topics
         self._connector = connector
-        self._since = since
-        self._until = until
-        self.first_segment = since.segment if since else 0
+        self._since = part.first
+        self._until = part.last
+        self.first_segment = part.first.segment if part.first else 0
         """Where to begin reading."""
+        self.has_begun = False
+        """A message came by that is not before that place in the log, of whatever type."""
 
     def is_past_segment(self, log: Log, index: int) -> bool:
         """Whether nothing is wanted of this segment and those after it."""
@@ -67,14 +62,15 @@ class Filter:
 
     def takes(self, record: Record, index: int) -> bool:
         """Whether it is to be printed."""
-        if record.is_pause or (self._topics is not None and record.topic not in self._topics):
-            return False
         since = self._since
         if since is not None and index == since.segment:
             if since.is_before(record.turn, record.utc_ns, record.at_ns):
                 return False
             if record.topic.startswith("journal/SegmentHeader"):
                 return False
+        self.has_begun = True
+        if self._topics is not None and record.topic not in self._topics:
+            return False
         return self._connector is None or _concerns(record, self._connector)
 
 

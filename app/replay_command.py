@@ -18,7 +18,7 @@ from ..replay.comparison import summary
 from ..replay.divergence import report
 from ..replay.log_format import Gap
 from ..replay.logs import Log, Segment, missing_between, open_logs
-from ..replay.moments import MomentError, utc_text
+from ..replay.moments import MomentError, extent_text
 from ..replay.reader import (
     DamagedLogError,
     Ending,
@@ -48,6 +48,16 @@ Look at it: replay LOG --at TURN; the picture: view LOG -o report.html"""
 _WHAT_IF = """\
 timers ran on virtual time; what came from the power unit and
 from EVerest is as recorded, though they might have acted otherwise"""
+
+_FITTING = {
+    "--step": ("--from",),
+    "--at": ("--json",),
+    "--from": ("--until", "--speed"),
+    "--until": ("--speed",),
+    "--speed": (),
+    "--set": ("--accept-new-fields",),
+}
+"""What each of these takes besides. The first that is given decides what is done."""
 
 _TIE = "the input went first here; in the field it may have been the timer"
 
@@ -94,8 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def replay_command(arguments: argparse.Namespace) -> int:
     """Replay a log and say what came of it; the exit code."""
-    if arguments.speed is not None and not arguments.speed > 0:
-        print("--speed: more than 0 is needed", file=sys.stderr)
+    if problem := _contradiction(arguments):
+        print(problem, file=sys.stderr)
         return USAGE
     try:
         log = open_logs(arguments.logs)
@@ -122,6 +132,29 @@ def replay_command(arguments: argparse.Namespace) -> int:
     except UnsupportedFormatError as error:
         print(f"not supported: {error}", file=sys.stderr)
         return UNSUPPORTED
+
+
+def _contradiction(arguments: argparse.Namespace) -> str:
+    """What was asked for that would be passed over, or cannot be; "": nothing."""
+    if arguments.speed is not None and not arguments.speed > 0:
+        return "--speed: more than 0 is needed"
+    values = {
+        "--step": arguments.step,
+        "--at": arguments.at,
+        "--from": arguments.since,
+        "--until": arguments.until,
+        "--speed": arguments.speed,
+        "--set": arguments.settings,
+        "--first": arguments.first,
+        "--accept-new-fields": arguments.accept_new_fields,
+        "--json": arguments.json,
+    }
+    given = [name for name, value in values.items() if value not in (None, False, [])]
+    if "--json" in given and "--at" not in given:
+        return "--json goes with --at MOMENT"
+    mode = next((name for name in given if name in _FITTING), "")
+    odd = [name for name in given if mode and name != mode and name not in _FITTING[mode]]
+    return f"{odd[0]} does not go with {mode}" if odd else ""
 
 
 # --- the whole log -----------------------------------------------------------------------------------------
@@ -266,7 +299,7 @@ def _show_turns(log: Log, since: str | None, until: str | None, speed: float | N
     if first or session.mismatch:
         return DIVERGED
     if not shown:
-        print(f"no turn there; the log begins at {utc_text(log.segments[0].header.utc_ns)}", file=sys.stderr)
+        print(f"no turn there; {extent_text(log)}", file=sys.stderr)
         return USAGE
     return DAMAGED if session.damage else IDENTICAL
 

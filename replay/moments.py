@@ -13,7 +13,7 @@ from datetime import UTC, datetime, time, timedelta
 
 from msgspec import Struct
 
-from .logs import Log
+from .logs import Log, Segment
 from .reader import Turn
 
 NS_PER_S = 1_000_000_000
@@ -70,6 +70,36 @@ class Target(Struct, frozen=True):
         return self.utc_ns is not None and utc_ns < self.utc_ns
 
 
+class Part(Struct, frozen=True):
+    """What lies between two places, both included; None: the log's begin, or end."""
+
+    first: Target | None = None
+    last: Target | None = None
+
+    @property
+    def is_upside_down(self) -> bool:
+        """Whether it surely ends before it begins; a turn and a time are only compared as they are read."""
+        first, last = self.first, self.last
+        if first is None or last is None:
+            return False
+        for begin, end in ((first.turn, last.turn), (first.at_ns, last.at_ns)):
+            if begin is not None and end is not None:
+                return (first.segment, begin) > (last.segment, end)
+        return first.utc_ns is not None and last.utc_ns is not None and first.utc_ns > last.utc_ns
+
+    def holds(self, index: int) -> bool:
+        """Whether anything of the segment with that index lies in it."""
+        return (self.first is None or index >= self.first.segment) and (
+            self.last is None or index <= self.last.segment
+        )
+
+    def holds_whole(self, index: int) -> bool:
+        """Whether all of it does."""
+        return (self.first is None or index > self.first.segment) and (
+            self.last is None or index < self.last.segment
+        )
+
+
 def parse_moment(text: str) -> Moment:
     """MomentError if it is none."""
     written = text.strip()
@@ -114,6 +144,28 @@ def resolve(log: Log, moment: Moment) -> Target:
     return Target(found[-1], utc_ns=utc_ns)
 
 
+def resolve_part(log: Log, begin: Moment | None, until: Moment | None) -> Part:
+    """MomentError if it is before the log's begin, or ends before it begins."""
+    part = Part(*(resolve(log, moment) if moment is not None else None for moment in (begin, until)))
+    if part.is_upside_down and begin is not None and until is not None:
+        msg = f"the part ends before it begins: from {begin.text} until {until.text}"
+        raise MomentError(msg)
+    return part
+
+
+def extent_text(log: Log) -> str:
+    """From where to where a log goes, in words. It reads a segment that was not closed. LogError."""
+    first = log.segments[0].header
+    text = f"the log begins at {utc_text(first.utc_ns)} with turn {first.first_turn}"
+    for segment in reversed(log.segments):
+        if (last := _last_turn(segment)) is not None:
+            number, utc_ns = last
+            run_id = segment.header.run_id
+            of_run = f" of run {run_id[:8]}" if run_id != first.run_id else ""
+            return f"{text} and ends at {utc_text(utc_ns)} with turn {number}{of_run}"
+    return f"{text}, and no turn is in it"
+
+
 def utc_text(utc_ns: int) -> str:
     """2026-11-24T10:00:05.123456Z"""
     whole = datetime.fromtimestamp(utc_ns // NS_PER_S, UTC)
@@ -146,6 +198,19 @@ def _turn(log: Log, moment: Moment, turn: int) -> Target:
         msg = f"{moment.text}: the log of this run begins with turn {of_run[0][1]}"
         raise MomentError(msg)
     return Target(found[-1], turn=turn)
+
+
+def _last_turn(segment: Segment) -> tuple[int, int] | None:
+    """Its number, and its time; None: the segment has none. LogError."""
+    summary = segment.summary
+    if summary is not None:
+        number = segment.header.first_turn + summary.turns - 1
+        return (number, summary.last_utc_ns) if summary.turns else None
+    last = None
+    with segment.read() as reader:
+        for turn in reader.turns():
+            last = turn.number, turn.utc_ns
+    return last
 
 
 def _utc_ns(moment: datetime) -> int:

@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from ..actors.runtime import ActorState
 from .logs import Log, Segment, missing_between, open_logs
-from .moments import Moment, MomentError, Target, parse_moment, resolve, utc_text
+from .moments import Moment, MomentError, Target, extent_text, parse_moment, resolve, resolve_part, utc_text
 from .reader import Ending, EndKind, LogReader, Turn
 from .stepping import Step, Stepper, snapshot_differs
 
@@ -74,8 +74,12 @@ class Session:
     def steps(self, since: str | int | None = None, until: str | int | None = None) -> Iterator[Step]:
         """The turns from a moment to another, both included; a moment is a turn's number, or a text as
         moments.py takes it. `damage` and `mismatch` tell what was found on the way. MomentError, LogError."""
-        begin = None if since is None else resolve(self.log, _moment(since))
-        end = None if until is None else resolve(self.log, _moment(until))
+        part = resolve_part(
+            self.log,
+            None if since is None else _moment(since),
+            None if until is None else _moment(until),
+        )
+        begin, end = part.first, part.last
         first = 0 if begin is None else begin.segment
         has_begun = begin is None
         former: Walk | None = None
@@ -106,7 +110,7 @@ class Session:
         if step is None and target.segment:  # between the segment's beginning and its first turn
             step = self._go_to(replace(target, segment=target.segment - 1))
         if step is None or (target.turn is not None and step.turn.number != target.turn):
-            msg = f"{wanted.text}: the log has no such turn"
+            msg = f"{wanted.text}: the log has no such turn; {extent_text(self.log)}"
             raise MomentError(msg)
         self.remark = self._remark(target, step) if target.turn is None else ""
         return step

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from ..log_format import Gap, SegmentHeader
 from ..logs import Log, Segment, missing_between
-from ..moments import Moment, MomentError, Target, resolve, utc_text
+from ..moments import Moment, MomentError, Part, extent_text, resolve_part
 from ..reader import EndKind, LogError, LogReader, UnsupportedFormatError
 from ..stepping import NO_SNAPSHOT, Stepper
 from .timeline import Collector
@@ -58,15 +58,8 @@ def draw(
 
     MomentError, TooLongError, LogError.
     """
-    part = _Part(
-        resolve(log, begin) if begin is not None else None, resolve(log, until) if until is not None else None
-    )
-    if part.is_upside_down:
-        msg = "the part ends before it begins: from {} until {}".format(
-            *(one.text for one in (begin, until) if one)
-        )
-        raise MomentError(msg)
-    if part.turns_at_least(log) <= turn_limit:
+    part = resolve_part(log, begin, until)
+    if _turns_at_least(part, log) <= turn_limit:
         done_bytes = 0
 
         def count(more_bytes: int) -> None:
@@ -84,45 +77,16 @@ def draw(
     return _draw(log, part, _Drawing(overview, part, turn_limit, advance))
 
 
-class _Part(Struct, frozen=True):
-    """What is drawn of a log."""
-
-    first: Target | None
-    last: Target | None
-
-    @property
-    def is_upside_down(self) -> bool:
-        """Whether it surely ends before it begins; a turn and a time are only compared as they are read."""
-        first, last = self.first, self.last
-        if first is None or last is None:
-            return False
-        for begin, end in ((first.turn, last.turn), (first.at_ns, last.at_ns)):
-            if begin is not None and end is not None:
-                return (first.segment, begin) > (last.segment, end)
-        return first.utc_ns is not None and last.utc_ns is not None and first.utc_ns > last.utc_ns
-
-    def holds(self, index: int) -> bool:
-        """Whether anything of that segment is drawn."""
-        return (self.first is None or index >= self.first.segment) and (
-            self.last is None or index <= self.last.segment
-        )
-
-    def holds_whole(self, index: int) -> bool:
-        """Whether all of it is."""
-        return (self.first is None or index > self.first.segment) and (
-            self.last is None or index < self.last.segment
-        )
-
-    def turns_at_least(self, log: Log) -> int:
-        """As far as the segments tell without being read."""
-        return sum(
-            segment.summary.turns
-            for index, segment in enumerate(log.segments)
-            if segment.summary is not None and self.holds_whole(index)
-        )
+def _turns_at_least(part: Part, log: Log) -> int:
+    """As far as the segments tell without being read."""
+    return sum(
+        segment.summary.turns
+        for index, segment in enumerate(log.segments)
+        if segment.summary is not None and part.holds_whole(index)
+    )
 
 
-def _draw(log: Log, part: _Part, drawing: "_Drawing") -> Picture:
+def _draw(log: Log, part: Part, drawing: "_Drawing") -> Picture:
     for path, why in log.unreadable:
         drawing.notes.add(f"{path.name} is left out: {why}")
     former: Segment | None = None
@@ -154,7 +118,7 @@ class _Drawing:
     def __init__(
         self,
         collector: Collector,
-        part: _Part,
+        part: Part,
         turn_limit: int,
         advance: Callable[[int], None],
     ) -> None:
@@ -164,8 +128,6 @@ class _Drawing:
         """Why the log breaks off where it does."""
         self.replayed = 0
         self._last_turn = 0
-        self._end_utc_ns = 0
-        """Of the last turn that was read."""
         self._part = part
         self._turn_limit = turn_limit
         self._advance = advance
@@ -204,7 +166,6 @@ class _Drawing:
                 self.collector.interrupt(missing if reader.gap is None else _gap_text(reader.gap))
             if last is not None and last.is_past(turn):
                 return True
-            self._end_utc_ns = turn.utc_ns
             step = stepper.step(turn) if stepper is not None else None
             if skipping:
                 assert first is not None  # noqa: S101 - that is what skipping says
@@ -251,9 +212,7 @@ class _Drawing:
         """Why the picture is empty."""
         if self._part.first is None and self._part.last is None:
             return "there is no turn in the log"
-        begin = utc_text(log.segments[0].header.utc_ns)
-        end = f", and ends at {utc_text(self._end_utc_ns)}" if self._part.last is None else ""
-        return f"there is no turn in this part of the log, which begins at {begin}{end}"
+        return f"there is no turn in this part; {extent_text(log)}"
 
     def tell_of_overview(self) -> None:
         """What the picture lacks."""

@@ -13,6 +13,7 @@ import pytest
 from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.cli import main
 from fusioncharger.replay.directory_lock import LOCK_NAME as DRIVER_LOCK
+from fusioncharger.replay.moments import utc_text
 
 GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
 
@@ -138,6 +139,28 @@ def test_cat_filters(directory: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert {line["type"] for line in found} == {"SetpointRequested", "BspEventReceived"}
     one = lines(capsys, log, "--connector", "2", "--type", "HeartbeatReceived")
     assert [line["connector"] for line in one] == [2, 2]
+
+
+@pytest.mark.parametrize("words", [("--turn", "99.."), ("--since", "2999-01-01"), ("--since", "+60")])
+def test_cat_says_what_there_is_where_nothing_is(
+    directory: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+) -> None:
+    begin, end = utc_text(UTC_NS), utc_text(UTC_NS + len(INPUTS) * TURN_NS)
+    said = f"nothing there; the log begins at {begin} with turn 1 and ends at {end} with turn {len(INPUTS)}\n"
+    assert main(["log", "cat", str(directory), *words]) == 2
+    assert capsys.readouterr() == ("", said)
+    cut = max(directory.glob("*.mcap"))
+    cut.write_bytes(cut.read_bytes()[:-3000])
+    assert main(["log", "cat", str(directory), *words]) == 3
+    assert f"nothing there; the log begins at {begin} with turn 1 and ends at " in capsys.readouterr().err
+
+
+def test_cat_of_a_part_without_a_message_of_that_type_is_empty(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lines(capsys, str(directory), "--turn", "1..3", "--type", "SetpointRequested") == []
+    assert main(["log", "cat", str(directory), "--turn", "9..8"]) == 2
+    assert capsys.readouterr().err == "the part ends before it begins: from 9 until 8\n"
 
 
 def test_an_unknown_type_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,9 @@ from fusioncharger.messages.outputs import ModePublished
 from fusioncharger.replay import divergence
 from fusioncharger.replay.housekeeping import LOCK_NAME
 from fusioncharger.replay.logs import open_logs
+from fusioncharger.replay.moments import utc_text
+
+BEGIN = utc_text(UTC_NS)
 
 
 @pytest.fixture
@@ -125,9 +128,23 @@ def test_some_turns_a_line_each(directory: Path, capsys: pytest.CaptureFixture[s
     ("words", "said"),
     [
         (("--at", "x"), "'x' is no place in a log; write a turn"),
-        (("--at", "9999"), "9999: the log has no such turn"),
+        (
+            ("--at", "9999"),
+            f"9999: the log has no such turn; the log begins at {BEGIN} with turn 1 and ends at ",
+        ),
         (("--at", "1999-01-01"), "1999-01-01 is before the log's begin"),
         (("--speed", "0"), "--speed: more than 0 is needed"),
+        (("--from", "9999"), f"no turn there; the log begins at {BEGIN} with turn 1 and ends at "),
+        (("--from", "10", "--until", "5"), "the part ends before it begins: from 10 until 5"),
+        (("--json",), "--json goes with --at MOMENT"),
+        (("--json", "--from", "2"), "--json goes with --at MOMENT"),
+        (("--at", "3", "--from", "2"), "--from does not go with --at"),
+        (("--step", "--until", "2"), "--until does not go with --step"),
+        (
+            ("--until", "5", "--set", "module_placeholder_allocation_timeout_s=2"),
+            "--set does not go with --until",
+        ),
+        (("--set", "module_placeholder_allocation_timeout_s=2", "--first"), "--first does not go with --set"),
     ],
 )
 def test_what_cannot_be_shown_is_one_line(
@@ -137,6 +154,18 @@ def test_what_cannot_be_shown_is_one_line(
     assert (code, out) == (USAGE, "")
     (line,) = err.splitlines()
     assert line.startswith(said)
+
+
+def test_what_goes_together_is_not_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
+    for words in (
+        ("--until", "5", "--speed", "1000"),
+        ("--from", "2", "--until", "5", "--speed", "1000"),
+        ("--first", "--accept-new-fields"),
+        ("--set", "module_placeholder_allocation_timeout_s=5", "--accept-new-fields"),
+    ):
+        code, _, err = run(capsys, log, *words)
+        assert (code, err) == (IDENTICAL, "")
 
 
 def test_files_that_are_no_logs_are_named_and_left_out(

@@ -117,7 +117,7 @@ def test_a_part_is_drawn(log: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     ("words", "said"),
     [
         (("--from", "2020-01-01T00:00:00Z"), "before the log's begin"),
-        (("--from", "+9999"), "there is no turn in this part of the log"),
+        (("--from", "+9999"), "there is no turn in this part; the log begins at "),
     ],
 )
 def test_a_moment_that_is_not_in_the_log(

@@ -125,7 +125,7 @@ def test_a_part_that_ends_before_it_begins(log: Log, begin: str, until: str) -> 
 
 
 def test_a_part_after_the_end_is_told_when_the_log_ended(log: Log) -> None:
-    with pytest.raises(MomentError, match=r"begins at 20\S+Z, and ends at 20\S+Z"):
+    with pytest.raises(MomentError, match=r"begins at 20\S+Z with turn 1 and ends at 20\S+Z"):
         draw(log, parse_moment("+3600"))
 
 
