@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from .log_format import SegmentEnd, is_intact
 from .logs import Log, Segment, missing_between
-from .moments import utc_text
+from .moments import CLOCK_SET_NS, utc_text
 from .reader import NotALogError
 from .records import RecordError, RecordReader
 from .summary import POWER_UNIT, Occurrence, Session, Summariser, Summary
@@ -53,6 +53,8 @@ class Info(Struct, frozen=True):
     """Files that were left out, and why."""
     missing: tuple[str, ...] = ()
     """What is not there between two segments, in words, beyond the gaps that were recorded."""
+    clock: tuple[str, ...] = ()
+    """Where the clock was set or wrong, by which the runs are in order, in words."""
 
     @property
     def is_whole(self) -> bool:
@@ -94,6 +96,7 @@ def gather(log: Log, advance: Callable[[int], None]) -> Info:
         len(set(digests)),
         tuple((str(path), why) for path, why in log.unreadable),
         tuple(_missing(log, summaries)),
+        tuple(_clock(summaries)),
     )
 
 
@@ -103,6 +106,25 @@ def _missing(log: Log, summaries: Sequence[Summary]) -> Iterator[str]:
         missing = missing_between(former, last_turn, segment)
         if missing and not any(gap.last_turn == segment.header.first_turn - 1 for gap in summary.gaps):
             yield missing
+
+
+def _clock(summaries: Sequence[Summary]) -> Iterator[str]:
+    runs: dict[str, tuple[Summary, Summary]] = {}
+    """First and last segment with a turn."""
+    for summary in summaries:
+        if summary.turns:
+            first, _ = runs.get(summary.run_id, (summary, summary))
+            runs[summary.run_id] = first, summary
+    ended_utc_ns, ended = 0, ""
+    for run_id, (first, last) in runs.items():
+        lasted_ns = last.last_at_ns - first.first_at_ns
+        set_by_ns = last.last_utc_ns - first.first_utc_ns - lasted_ns
+        if abs(set_by_ns) >= CLOCK_SET_NS:
+            way = "forward" if set_by_ns > 0 else "back"
+            yield f"set {way} by {duration_text(abs(set_by_ns) / 1e9)} during run {run_id[:8]}"
+        if first.first_utc_ns < ended_utc_ns:
+            yield f"run {run_id[:8]} begins before run {ended} has ended: it may be the earlier one"
+        ended_utc_ns, ended = last.last_utc_ns, run_id[:8]
 
 
 def summarise(segment: Segment, advance: Callable[[int], None]) -> tuple[Summary, str]:
@@ -170,6 +192,7 @@ def info_text(info: Info) -> str:
         f"config    sha256 {info.config_sha256[:16]}"
         + (f" (the last of {info.configs} different ones)" if info.configs > 1 else ""),
     ]
+    lines += [f"clock     {text}" for text in info.clock]
     lines += _section("sessions", _SESSION_HEAD, [_session_row(each) for each in summary.sessions], summary)
     for kind, found in (("alarms", summary.alarms), ("errors", summary.errors)):
         lines += _section(kind, _OCCURRENCE_HEAD, [_occurrence_row(each) for each in found], summary)

@@ -1,7 +1,9 @@
 """Several log files, or a directory of them, as one continuous log.
 
 A run of the driver (one start of the process) is recorded in segments, each a file (log_format.py). Here they
-are put in order: runs by when they began, and a run's segments by their number.
+are put in order: runs by when they began, and a run's segments by their number. When a run began is what the
+clock said: one that was wrong may put a run before its predecessor. Everything here has that same order, and
+`log info` tells where the clock was set or wrong (log_info.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -17,6 +17,8 @@ from .logs import Log, Segment
 from .reader import Turn
 
 NS_PER_S = 1_000_000_000
+CLOCK_SET_NS = NS_PER_S
+"""A jump of UTC against monotonic time that a person has to be told of."""
 
 _FORMS = "a turn (1234, or 9d1ff7c5:1234), a time (2026-11-24T10:00:05Z, or 10:00:05), or +seconds"
 

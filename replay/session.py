@@ -28,12 +28,19 @@ from msgspec.structs import replace
 
 from ..actors.runtime import ActorState
 from .logs import Log, Segment, missing_between, open_logs
-from .moments import Moment, MomentError, Target, extent_text, parse_moment, resolve, resolve_part, utc_text
+from .moments import (
+    CLOCK_SET_NS,
+    Moment,
+    MomentError,
+    Target,
+    extent_text,
+    parse_moment,
+    resolve,
+    resolve_part,
+    utc_text,
+)
 from .reader import Ending, EndKind, LogReader, Turn
 from .stepping import Step, Stepper, snapshot_differs
-
-CLOCK_SET_NS = 1_000_000_000
-"""A jump of UTC against monotonic time that a person has to be told of."""
 
 
 class Session:

@@ -13,7 +13,7 @@ import pytest
 from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.cli import main
 from fusioncharger.replay.directory_lock import LOCK_NAME as DRIVER_LOCK
-from fusioncharger.replay.moments import utc_text
+from fusioncharger.replay.moments import NS_PER_S, utc_text
 
 GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
 
@@ -74,6 +74,32 @@ def test_info_says_what_is_missing_between_segments(tmp_path: Path, capsys: pyte
     driven.logs[1].unlink()
     assert main(["log", "info", str(tmp_path)]) == 0
     assert "not in the log: turns 5 to 6 of run 01234567 are missing\n" in capsys.readouterr().out
+
+
+def test_info_says_where_the_clock_was_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second run begins with a clock that is two minutes behind, which is set during the third."""
+    jumps_ns = ((0, 0), (-120, -120), (-60, 30 * 3600))
+    for number, (before_s, after_s) in enumerate(jumps_ns):
+        driven = DrivenJournal(tmp_path, run_id=f"{number}" * 32)
+        driven.turn = number * 1000
+        driven.open(before_s * NS_PER_S)
+        driven.await_report("ready")
+        driven.run(INPUTS[:6], before_s * NS_PER_S)
+        driven.run(INPUTS[6:], after_s * NS_PER_S)
+        assert driven.journal.close(10.0)
+    assert main(["log", "info", str(tmp_path)]) == 0
+    clock = [line for line in capsys.readouterr().out.splitlines() if line.startswith("clock")]
+    assert clock == [
+        "clock     set forward by 30 h 01 min during run 22222222",
+        "clock     run 00000000 begins before run 22222222 has ended: it may be the earlier one",
+    ]
+
+
+def test_info_says_nothing_of_a_clock_that_is_right(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["log", "info", str(directory)]) == 0
+    assert "clock" not in capsys.readouterr().out
 
 
 def test_cat_prints_every_message_of_all_segments(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

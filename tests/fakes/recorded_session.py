@@ -74,10 +74,15 @@ class DrivenJournal:
     """A journal with a core in front of it, driven turn by turn."""
 
     def __init__(
-        self, directory: Path, config: Config = CONFIG, lock: DirectoryLock | None = None, **options: int
+        self,
+        directory: Path,
+        config: Config = CONFIG,
+        lock: DirectoryLock | None = None,
+        run_id: str = RUN_ID,
+        **options: int,
     ) -> None:
         self.directory = directory
-        self.journal = Journal(directory, RUN_ID, config, lock=lock, **options)
+        self.journal = Journal(directory, run_id, config, lock=lock, **options)
         self.runtime = build(config)
         self.turn = 0
 
@@ -85,8 +90,8 @@ class DrivenJournal:
     def logs(self) -> list[Path]:
         return sorted(self.directory.glob("*.mcap"))
 
-    def open(self) -> None:
-        self.journal.open(snapshot(self.runtime), self.turn + 1, self.turn * TURN_NS, UTC_NS)
+    def open(self, utc_jump_ns: int = 0) -> None:
+        self.journal.open(snapshot(self.runtime), self.turn + 1, self.turn * TURN_NS, UTC_NS + utc_jump_ns)
 
     def run(self, inputs: Iterable[Input] = INPUTS, utc_jump_ns: int = 0) -> None:
         for message in inputs:
