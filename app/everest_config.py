@@ -4,8 +4,10 @@ devices that it is connected to (docs/everest.md).
 The settings have the same names there and here. What has no counterpart becomes a comment, and a note.
 """
 
+import difflib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec import Struct
@@ -158,7 +160,7 @@ class _Writer:
         for key, value in given.entries.items():
             if key not in known:
                 lines.append(f"# not known here: {comment_text(key)} = {comment_text(_as_json(value))}")
-                self.notes.append(f"{where}.{key} = {_as_json(value)}: not known here")
+                self.notes.append(f"{where}.{key} = {_as_json(value)}: not known here{_nearest(key, known)}")
             elif not isinstance(value, Scalar):
                 lines.append(f"# not usable: {key} = {comment_text(_as_json(value))}")
                 self.notes.append(f"{where}.{key}: a single value is needed, not {_as_json(value)}")
@@ -168,6 +170,12 @@ class _Writer:
             else:
                 lines.append(f"{key} = {toml_value(value, known[key])}")
         return lines
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """A hint, where it looks like one of the known keys, misspelt."""
+    near = difflib.get_close_matches(key, known, 1, cutoff=0.8)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _top_level(given: Mapping, writer: _Writer) -> list[str]:

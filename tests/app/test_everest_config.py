@@ -155,6 +155,12 @@ def test_what_has_no_counterpart_becomes_a_comment_and_a_note() -> None:
         assert note in migration.notes
 
 
+def test_a_misspelt_key_gets_a_hint() -> None:
+    notes = of(with_settings("ethernet_iface: eth1", "HACK_use_ovm_while_cablecheck: true")).notes
+    assert "config_module.ethernet_iface = eth1: not known here; did you mean ethernet_interface?" in notes
+    assert any(note.endswith("did you mean HACK_use_ovm_while_cable_check?") for note in notes)
+
+
 def test_comments_cannot_be_left() -> None:
     migration = of(with_settings(r'"a\npsu_port": "b\nesn = \"evil\"\x1b[2J"'))
     assert "\x1b" not in migration.toml
