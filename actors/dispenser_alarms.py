@@ -6,6 +6,7 @@ errors, so after a restart of the driver those that its journal knows are taken 
 cleared or EVerest's error_history says otherwise (§8.3).
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -96,6 +97,12 @@ def _with_errors(state: DispenserAlarmsState, errors: Iterable[BspError]) -> Dis
     return replace(state, errors=tuple(kept))
 
 
+def _full(state: DispenserAlarmsState) -> list[tuple[int, str]]:
+    """Connector and type of the errors of which no more instances are kept, in order."""
+    counts = Counter((error.connector, error.error_type) for error in state.errors)
+    return [kind for kind, count in counts.items() if count >= MAX_INSTANCES]
+
+
 class DispenserAlarms(CoreActor[DispenserAlarmsState]):
     """Collects the board supports' errors of all connectors."""
 
@@ -141,9 +148,21 @@ class DispenserAlarms(CoreActor[DispenserAlarmsState]):
                 error.connector,
             )
 
+    def _say_full(self) -> None:
+        was_full = _full(self.before)
+        for connector, error_type in _full(self.state):
+            if (connector, error_type) not in was_full:
+                self.log(
+                    Level.WARNING,
+                    f"{error_type} is raised with {MAX_INSTANCES} sub_types: no more of them are kept, and the "
+                    "alarm ends when these are cleared",
+                    connector,
+                )
+
     def end_turn(self) -> None:
         if self.state is self.before:
             return
+        self._say_full()
         old = alarms(self.before, len(self._connector_nos))
         now = alarms(self.state, len(self._connector_nos))
         changed = {key: value for key, value in now.items() if old[key] != value}

@@ -2,6 +2,7 @@
 
 import pytest
 from core_harness import Core, make_config, only
+from fusioncharger.actors.dispenser_alarms import MAX_INSTANCES
 from fusioncharger.messages import inputs, outputs
 
 
@@ -52,6 +53,25 @@ def test_several_instances_count_until_each_is_cleared() -> None:
     assert only(clear_error(core, 1, "EnclosureOpen", "front"), outputs.ReportSent) == []
     assert reported(clear_error(core, 1, "EnclosureOpen", "back"))[0x3001] == 0
     assert clear_error(core, 1, "EnclosureOpen", "back") == []
+
+
+def test_it_is_said_once_when_a_board_makes_up_instances() -> None:
+    """Those beyond the limit are not kept: the alarm is set, and ends with the ones that are."""
+    core = Core().ready()
+    raise_error(core, 1, "TiltDetected", "0")
+    for number in range(1, MAX_INSTANCES - 1):
+        assert raise_error(core, 1, "TiltDetected", f"{number}") == []
+    (line,) = only(raise_error(core, 1, "TiltDetected", "the last"), outputs.LogWritten)
+    assert line.text == (
+        "TiltDetected is raised with 100 sub_types: no more of them are kept, and the alarm ends when these "
+        "are cleared"
+    )
+    assert raise_error(core, 1, "TiltDetected", "one more") == []
+    assert clear_error(core, 1, "TiltDetected", "one more") == []
+    clear_error(core, 1, "TiltDetected", "the last")
+    for number in range(1, MAX_INSTANCES - 1):
+        assert clear_error(core, 1, "TiltDetected", f"{number}") == []
+    assert reported(clear_error(core, 1, "TiltDetected", "0"))[0x3004] == 0
 
 
 def test_other_errors_change_nothing() -> None:
