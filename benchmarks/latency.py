@@ -5,24 +5,20 @@ Idle: four cars are connected and charge, and nothing else changes. Loaded: EVer
 meters and isolation monitors of all four speak, four times a second.
 """
 
-import socket
-import struct
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 import msgspec
 from figures import Figure, spread
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from fusioncharger.io.goose_codec import GooseError, decode
-from fusioncharger.messages.goose import PowerRequest
+from fakes.wire_tap import Arrival, WireTap
 from fusioncharger.messages.inputs import BspErrorCleared, BspErrorRaised, Input, SetpointRequested
 from rig import Process, Rig, rig, utc_s
 
@@ -43,9 +39,6 @@ STEADY_NS = 1000 * MS
 ENTRY_LIMITS_MS = {"p50": 0.3, "p99": 1.0}
 REPEAT_LIMITS_MS = {"p95": 0.5}
 
-_SO_TIMESTAMPNS = 35
-_ETH_P_ALL = 0x0003
-
 
 def measure(directory: Path, *, quick: bool) -> list[Figure]:
     """The figures; about 2 minutes, or 20 s."""
@@ -65,7 +58,7 @@ def measure(directory: Path, *, quick: bool) -> list[Figure]:
             ):
                 # The former run's last setpoint is still repeated: each has voltages of its own, exact as f32.
                 runs += 1
-                with _Tap() as tap, load(system):
+                with WireTap() as tap, load(system):
                     taken_ms = _setpoints(tap, send, setpoints, 200 + runs / 16)
                 taps.append(tap)
                 limits = ENTRY_LIMITS_MS if begins == "core entry" else None
@@ -111,14 +104,19 @@ def _put(driver: Process, message: Input) -> int:
     return put_ns
 
 
-def _setpoints(tap: "_Tap", send: Callable[[float], int], count: int, base_v: float) -> list[float]:
+def _setpoints(tap: WireTap, send: Callable[[float], int], count: int, base_v: float) -> list[float]:
     taken_ms = []
     for number in range(count):
         voltage_v = base_v + number / 4
         begin_ns = send(voltage_v)
-        taken_ms.append((tap.wait(voltage_v) - begin_ns) / MS)
+        arrival = tap.first(lambda arrival, voltage_v=voltage_v: _is_first_request(arrival, voltage_v))
+        taken_ms.append((arrival.at_ns - begin_ns) / MS)
         time.sleep(INTERVAL_S)
     return taken_ms
+
+
+def _is_first_request(arrival: Arrival, voltage_v: float) -> bool:
+    return arrival.voltage_v == voltage_v and arrival.frame.message.connector_no == FIRST_CONNECTOR_NO
 
 
 def _alarms(system: Rig, driver: Process, count: int) -> list[float]:
@@ -188,65 +186,21 @@ def _load(system: Rig) -> Iterator[None]:
 # --- what comes ----------------------------------------------------------------------------------------------
 
 
-class _Tap:
-    """Notes the frames that arrive at veth0, by the kernel's clock."""
-
-    def __init__(self) -> None:
-        self.frames: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
-        """(connector_no, stNum) → sqNum → arrival, UTC ns."""
-        self._first: dict[float, int] = {}
-        """Voltage of the first connector → its first arrival, UTC ns."""
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        self._socket.bind(("veth0", 0))
-        self._socket.settimeout(0.2)
-        self._condition = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._closing = True
-        self._thread.join()
-        self._socket.close()
-
-    def wait(self, voltage_v: float) -> int:
-        """When the first frame with this voltage arrived."""
-        with self._condition:
-            assert self._condition.wait_for(lambda: voltage_v in self._first, 5), voltage_v
-            return self._first[voltage_v]
-
-    def _run(self) -> None:
-        while not self._closing:
-            try:
-                frame, extra, _, address = self._socket.recvmsg(2048, 256)
-            except TimeoutError:
-                continue
-            if address[2] == socket.PACKET_OUTGOING:
-                continue
-            try:
-                decoded = decode(frame)
-            except GooseError:
-                continue
-            seconds, nanoseconds = struct.unpack("qq", extra[0][2])
-            arrival_ns = seconds * 10**9 + nanoseconds
-            message = decoded.message
-            with self._condition:
-                self.frames[message.connector_no, decoded.header.st_num][decoded.header.sq_num] = arrival_ns
-                if isinstance(message, PowerRequest) and message.connector_no == FIRST_CONNECTOR_NO:
-                    self._first.setdefault(message.voltage_v, arrival_ns)
-                    self._condition.notify_all()
+def _by_message(arrivals: list[Arrival]) -> Iterable[dict[int, int]]:
+    """Of each message: sqNum to arrival, UTC ns."""
+    found: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+    for arrival in arrivals:
+        header = arrival.frame.header
+        found[arrival.frame.message.connector_no, header.st_num][header.sq_num] = arrival.at_ns
+    return found.values()
 
 
-def _repeats(taps: list[_Tap], name: str) -> list[Figure]:
+def _repeats(taps: list[WireTap], name: str) -> list[Figure]:
     """How late each retransmission came: the first four counted from the first frame, the others each from the
     one before it."""
     late_ms: dict[int, list[float]] = defaultdict(list)
     for tap in taps:
-        for arrivals in tap.frames.values():
+        for arrivals in _by_message(tap.arrivals()):
             for sq_num, arrival_ns in arrivals.items():
                 if 0 < sq_num < len(DUE_NS) and 0 in arrivals:
                     late_ms[sq_num].append((arrival_ns - arrivals[0] - DUE_NS[sq_num]) / MS)

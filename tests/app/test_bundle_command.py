@@ -9,24 +9,21 @@ from pathlib import Path
 
 import pytest
 from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
+from fakes.site_toml import CONNECTOR
 from fusioncharger.app.cli import main
 from fusioncharger.replay.reader import EndKind, read_log
 from fusioncharger.replay.replayer import replay
 from fusioncharger.replay.segment_file import SegmentFile
 
-SITE = """
+SITE = (
+    """
 psu_ip = "192.168.11.1"
 # password: hunter2
 [journal]
 dir = "{journal}"
-[[connectors]]
-global_connector_number = 1
-max_export_current_A = 100
-max_export_power_W = 60000
-power_supply_DC = "psu_1"
-evse_board_support = "bsp_1"
-isolation_monitor = "imd_1"
 """
+    + CONNECTOR
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from fakes.link_bench import TIMEOUT_S, Psu
 from fakes.pki import psu_files
+from fakes.site_toml import CONNECTOR
 from fusioncharger.app.cli import main
 from fusioncharger.io.certificates import FILES
 from fusioncharger.io.modbus_psu_codec import ReadAnswer, Report
@@ -97,16 +98,6 @@ def test_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 # --- run, with TLS -----------------------------------------------------------------------------------------
-
-CONNECTOR = """
-[[connectors]]
-global_connector_number = 1
-max_export_current_A = 100
-max_export_power_W = 60000
-power_supply_DC = "psu_1"
-evse_board_support = "bsp_1"
-isolation_monitor = "imd_1"
-"""
 
 
 @pytest.fixture

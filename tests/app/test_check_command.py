@@ -9,18 +9,10 @@ from pathlib import Path
 
 import pytest
 from broker import Mosquitto, free_port
+from fakes import site_toml
 from netns import network_namespace
 
-CONNECTOR = """
-[[connectors]]
-global_connector_number = 1
-max_export_current_A = 100
-max_export_power_W = 60000
-power_supply_DC = "psu_1"
-evse_board_support = "bsp_1"
-isolation_monitor = "imd_1"
-powermeter = "meter_1"
-"""
+CONNECTOR = site_toml.CONNECTOR + 'powermeter = "meter_1"\n'
 _PR_CAPBSET_DROP = 24
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_NET_RAW = 1, 2, 13
 

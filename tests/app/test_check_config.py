@@ -3,19 +3,11 @@
 from pathlib import Path
 
 import pytest
+from fakes import site_toml
 from fusioncharger.app.check_config import check_file, check_intentions
 from fusioncharger.app.check_table import Level, Row, error, ok, render, warning
 
-CONNECTOR = """
-[[connectors]]
-global_connector_number = 1
-max_export_current_A = 100
-max_export_power_W = 60000
-power_supply_DC = "psu_1"
-evse_board_support = "bsp_1"
-isolation_monitor = "imd_1"
-powermeter = "meter_1"
-"""
+CONNECTOR = site_toml.CONNECTOR + 'powermeter = "meter_1"\n'
 
 
 def rows_of(tmp_path: Path, text: str | bytes) -> list[Row]:

@@ -9,17 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.site_toml import CONNECTOR
 
 LOG = Path(__file__).parents[1] / "sessions" / "setpoint-kept-after-off.mcap"
-CONNECTOR = """
-[[connectors]]
-global_connector_number = 1
-max_export_current_A = 100
-max_export_power_W = 60000
-power_supply_DC = "psu_1"
-evse_board_support = "bsp_1"
-isolation_monitor = "imd_1"
-"""
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

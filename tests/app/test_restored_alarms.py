@@ -9,12 +9,14 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from broker import Mosquitto, free_port
+from fakes.site_toml import CONNECTOR
 from fusioncharger.messages.inputs import BspError, Started
 from fusioncharger.replay.reader import read_log
 from paho.mqtt.enums import CallbackAPIVersion
 
 BOARD = "everest_api/1/evse_board_support/bsp_1/m2e"
-CONFIG = """
+CONFIG = (
+    """
 ethernet_interface = "udp:0"
 psu_ip = "127.0.0.1"
 psu_port = {psu_port}
@@ -23,14 +25,9 @@ host = "127.0.0.1"
 port = {broker_port}
 [journal]
 dir = "{journal}"
-[[connectors]]
-global_connector_number = 1
-max_export_current_A = 100
-max_export_power_W = 60000
-power_supply_DC = "psu_1"
-evse_board_support = "bsp_1"
-isolation_monitor = "imd_1"
 """
+    + CONNECTOR
+)
 
 
 class Site:

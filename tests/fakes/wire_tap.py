@@ -4,6 +4,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -41,6 +42,9 @@ class WireTap:
         self._socket.bind((interface, _ETH_P_ALL))
         self._socket.settimeout(0.2)
         self._raw: list[tuple[int, bytes]] = []
+        self._came = threading.Condition()
+        self._looked_at = 0
+        """So many of them, by `first`."""
         self._closing = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -56,13 +60,28 @@ class WireTap:
     def _run(self) -> None:
         while not self._closing:
             with contextlib.suppress(TimeoutError):
-                frame, auxiliary, _, _ = self._socket.recvmsg(2048, 256)
+                frame, auxiliary, _, address = self._socket.recvmsg(2048, 256)
+                if address[2] == socket.PACKET_OUTGOING:
+                    continue
                 seconds, nanoseconds = struct.unpack("qq", auxiliary[0][2])
-                self._raw.append((seconds * 10**9 + nanoseconds, frame))
+                with self._came:
+                    self._raw.append((seconds * 10**9 + nanoseconds, frame))
+                    self._came.notify()
 
     def arrivals(self) -> list[Arrival]:
         """All that came so far, decoded. The kernel may have taken the VLAN tag out."""
         return [Arrival(at_ns, decode(frame)) for at_ns, frame in list(self._raw)]
+
+    def first(self, matches: Callable[[Arrival], bool]) -> Arrival:
+        """The next arrival that matches, of those that were not looked at yet."""
+        while True:
+            with self._came:
+                assert self._came.wait_for(lambda: self._looked_at < len(self._raw), 5), "no such frame came"
+                at_ns, frame = self._raw[self._looked_at]
+            self._looked_at += 1
+            arrival = Arrival(at_ns, decode(frame))
+            if matches(arrival):
+                return arrival
 
 
 def repeat_delays_ms(arrivals: list[Arrival]) -> list[float]:
