@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
+from fakes.recorded_session import INPUTS, record_segments, record_session
 from fakes.site_toml import CONNECTOR
 from fusioncharger.app.cli import main
 from fusioncharger.replay.reader import EndKind, read_log
@@ -244,17 +244,8 @@ def test_what_is_no_bundle_is_told(tmp_path: Path, journal: Path, capsys: pytest
 
 
 def test_a_segment_that_was_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    driven = DrivenJournal(tmp_path / "journal")
-    driven.open()
-    driven.await_report("ready")
-    for part in (INPUTS[:4], INPUTS[4:6], INPUTS[6:]):
-        if driven.turn:
-            driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
-            driven.await_report("ready")
-            assert driven.begin_segment()
-        driven.run(part)
-    assert driven.journal.close(10.0)
-    driven.logs[1].unlink()
+    _, second, _ = record_segments(tmp_path / "journal", INPUTS[:4], INPUTS[4:6], INPUTS[6:])
+    second.unlink()
     output = bundle(tmp_path, tmp_path / "journal")[1]
     assert main(["bundle", "--verify", str(output)]) == 0
     assert (

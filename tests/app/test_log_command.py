@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
+from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_segments, record_session
 from fusioncharger.app.cli import main
 from fusioncharger.replay.directory_lock import LOCK_NAME as DRIVER_LOCK
 from fusioncharger.replay.moments import NS_PER_S, utc_text
@@ -21,15 +21,7 @@ GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A run of two segments."""
-    driven = DrivenJournal(tmp_path / "log")
-    driven.open()
-    driven.await_report("ready")
-    driven.run(INPUTS[:8])
-    assert driven.journal.prepare_replacement(UTC_NS)
-    driven.await_report("ready")
-    assert driven.begin_segment()
-    driven.run(INPUTS[8:])
-    driven.journal.close(10.0)
+    record_segments(tmp_path / "log", INPUTS[:8], INPUTS[8:])
     return tmp_path / "log"
 
 
@@ -59,19 +51,10 @@ def test_info_says_where_a_log_is_cut(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_info_says_what_is_missing_between_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    driven = DrivenJournal(tmp_path)
-    driven.open()
-    driven.await_report("ready")
-    for part in (INPUTS[:4], INPUTS[4:6], INPUTS[6:]):
-        if driven.turn:
-            driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
-            driven.await_report("ready")
-            assert driven.begin_segment()
-        driven.run(part)
-    assert driven.journal.close(10.0)
+    _, second, _ = record_segments(tmp_path, INPUTS[:4], INPUTS[4:6], INPUTS[6:])
     assert main(["log", "info", str(tmp_path)]) == 0
     assert "not in the log" not in capsys.readouterr().out
-    driven.logs[1].unlink()
+    second.unlink()
     assert main(["log", "info", str(tmp_path)]) == 0
     assert "not in the log: turns 5 to 6 of run 01234567 are missing\n" in capsys.readouterr().out
 

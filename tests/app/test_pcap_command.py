@@ -320,9 +320,7 @@ def test_a_log_that_begins_in_mid_run(tmp_path: Path) -> None:
     driven.open()
     driven.await_report("ready")
     driven.run((*BEGIN, *PLUG_IN))
-    driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
-    driven.await_report("ready")
-    assert driven.begin_segment()
+    driven.replace_recorder()
     driven.run((BspEventReceived(connector=1, event=BspEvent.A), read(10, 0x1015, 1)))
     assert driven.journal.close(10.0)
     first, second = driven.logs
@@ -382,9 +380,7 @@ def test_in_a_gap_nothing_is_repeated(tmp_path: Path) -> None:
     driven.journal._recorder.process.wait(10)
     driven.run(idle(300))
     assert driven.journal.failure is not None
-    driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
-    driven.await_report("ready")
-    assert driven.begin_segment()
+    driven.replace_recorder()
     driven.run((read(10, 0x1015, 1),))
     assert driven.journal.close(10.0)
     output = tmp_path / "x.pcapng"

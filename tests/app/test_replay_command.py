@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes.commands import replay_arguments
-from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
+from fakes.recorded_session import INPUTS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, USAGE, replay_command
 from fusioncharger.messages.outputs import ModePublished
 from fusioncharger.replay import divergence
@@ -31,9 +31,7 @@ def directory(tmp_path: Path) -> Path:
     for number in range(3):
         driven.run()
         if number < 2:
-            assert driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
-            driven.await_report("ready")
-            assert driven.begin_segment()
+            driven.replace_recorder()
     assert driven.journal.close(10.0)
     directory.mkdir()
     for segment in open_logs([tmp_path / "live"]).segments:

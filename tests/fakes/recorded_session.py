@@ -78,11 +78,11 @@ class DrivenJournal:
         directory: Path,
         config: Config = CONFIG,
         lock: DirectoryLock | None = None,
-        run_id: str = RUN_ID,
+        run_id: str = "",
         **options: int,
     ) -> None:
         self.directory = directory
-        self.journal = Journal(directory, run_id, config, lock=lock, **options)
+        self.journal = Journal(directory, run_id or RUN_ID, config, lock=lock, **options)
         self.runtime = build(config)
         self.turn = 0
 
@@ -106,6 +106,12 @@ class DrivenJournal:
         at_ns = self.turn * TURN_NS
         return self.journal.begin_segment(snapshot(self.runtime), self.turn + 1, at_ns, UTC_NS + at_ns)
 
+    def replace_recorder(self) -> None:
+        """The next segment begins, by another recorder."""
+        assert self.journal.prepare_replacement(UTC_NS + self.turn * TURN_NS)
+        self.await_report("ready")
+        assert self.begin_segment()
+
     def await_report(self, event: str) -> Report:
         """Wait for a recorder to report the event."""
         while True:
@@ -114,6 +120,19 @@ class DrivenJournal:
             for report in self.journal.read_reports():
                 if report.event == event:
                     return report
+
+
+def record_segments(directory: Path, *parts: Iterable[Input]) -> list[Path]:
+    """Record a whole run, a segment for each part; they may be compressed meanwhile."""
+    driven = DrivenJournal(directory)
+    driven.open()
+    driven.await_report("ready")
+    for number, inputs in enumerate(parts):
+        if number:
+            driven.replace_recorder()
+        driven.run(inputs)
+    assert driven.journal.close(10.0)
+    return driven.logs
 
 
 def record_session(directory: Path, inputs: Iterable[Input] = INPUTS) -> Path:

@@ -5,7 +5,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fakes.recorded_session import INPUTS, RUN_ID, TURN_NS, UTC_NS, DrivenJournal, record_session
+from fakes.recorded_session import (
+    INPUTS,
+    RUN_ID,
+    TURN_NS,
+    UTC_NS,
+    record_segments,
+    record_session,
+)
 from fusioncharger.replay.logs import missing_between, open_logs
 from fusioncharger.replay.moments import MomentError, parse_moment, resolve, utc_text
 from fusioncharger.replay.reader import DamagedLogError, NotALogError
@@ -18,15 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "sessions" / "format-1-demo.mcap"
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A run of two segments: the second begins when the recorder was replaced."""
-    driven = DrivenJournal(tmp_path / "log")
-    driven.open()
-    driven.await_report("ready")
-    driven.run(INPUTS[:8])
-    assert driven.journal.prepare_replacement(UTC_NS + 8 * TURN_NS)
-    driven.await_report("ready")
-    assert driven.begin_segment()
-    driven.run(INPUTS[8:])
-    driven.journal.close(10.0)
+    record_segments(tmp_path / "log", INPUTS[:8], INPUTS[8:])
     return tmp_path / "log"
 
 

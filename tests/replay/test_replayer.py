@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes.commands import replay_arguments
-from fakes.recorded_session import INPUTS, DrivenJournal, record_session
+from fakes.recorded_session import INPUTS, DrivenJournal, record_segments, record_session
 from fusioncharger.actors.runtime import Runtime
 from fusioncharger.app.replay_command import (
     DAMAGED,
@@ -58,14 +58,8 @@ def test_a_log_replays_as_identical(whole: bytes, tmp_path: Path, capsys) -> Non
 
 def test_replay_starts_at_any_segment(tmp_path: Path) -> None:
     """The state that the former segment left comes from the snapshot alone."""
-    driven = DrivenJournal(tmp_path)
-    driven.open()
-    driven.run(INPUTS[:8])
-    assert driven.journal.prepare_replacement(2_000_000_000 * 10**9)
-    assert driven.begin_segment()
-    driven.run(INPUTS[8:])
-    assert driven.journal.close(10.0)
-    for path, turns in zip(driven.logs, (8, TURNS - 8), strict=True):
+    logs = record_segments(tmp_path, INPUTS[:8], INPUTS[8:])
+    for path, turns in zip(logs, (8, TURNS - 8), strict=True):
         with read_log(path) as log:
             found = replay(log)
         assert found.divergence is None

@@ -24,10 +24,7 @@ HOUR_NS = 3_600_000_000_000
 def rotate(driven: DrivenJournal) -> None:
     """What the main thread does, at once."""
     if driven.journal.is_due(driven.turn * TURN_NS):
-        assert driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
-        driven.await_report("ready")
-        assert driven.journal.is_ready
-        assert driven.begin_segment()
+        driven.replace_recorder()
 
 
 def test_segments_follow_one_another_without_a_gap(tmp_path: Path) -> None:

@@ -31,9 +31,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(20):
         driven.run()
         if number == 9:
-            assert driven.journal.prepare_replacement(UTC_NS + driven.turn * TURN_NS)
-            driven.await_report("ready")
-            assert driven.begin_segment()
+            driven.replace_recorder()
     assert driven.journal.close(10.0)
     assert len(open_logs([directory]).segments) == 2
     return directory

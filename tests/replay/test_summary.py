@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fakes.recorded_session import INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
+from fakes.recorded_session import INPUTS, TURN_NS, DrivenJournal, record_session
 from fusioncharger.messages.inputs import (
     BspEventReceived,
     Input,
@@ -80,16 +80,14 @@ def recorded(directory: Path, cut: int | None) -> Summary:
     driven.await_report("ready")
     driven.run(inputs[:cut])
     if cut is not None:
-        assert driven.journal.prepare_replacement(UTC_NS)
-        driven.await_report("ready")
-        assert driven.begin_segment()
+        driven.replace_recorder()
         driven.run(inputs[cut:])
     driven.journal.close(10.0)
     log = open_logs([directory])
     assert len(log.segments) == (1 if cut is None else 2)
     info = gather(log, nothing)
     assert info.is_whole
-    assert "1 of 1 runs" not in info_text(info) or cut is None
+    assert f"files     {'1 segment' if cut is None else '2 segments'} of 1 run, " in info_text(info)
     return info.summary
 
 

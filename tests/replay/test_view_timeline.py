@@ -8,7 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 from fakes import recorded_session
-from fakes.recorded_session import CONFIG, INPUTS, TURN_NS, UTC_NS, DrivenJournal, record_session
+from fakes.recorded_session import (
+    CONFIG,
+    INPUTS,
+    TURN_NS,
+    UTC_NS,
+    record_segments,
+    record_session,
+)
 from fusioncharger.actors.runtime import SECOND_NS
 from fusioncharger.messages.inputs import (
     BspEventReceived,
@@ -258,13 +265,7 @@ def test_between_two_runs_nothing_is_drawn(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_segments_that_follow_one_another_have_no_gap(tmp_path: Path) -> None:
-    driven = DrivenJournal(tmp_path)
-    driven.open()
-    driven.run(INPUTS[:8])
-    assert driven.journal.prepare_replacement(2_000_000_000 * 10**9)
-    assert driven.begin_segment()
-    driven.run(INPUTS[8:])
-    assert driven.journal.close(10.0)
+    record_segments(tmp_path, INPUTS[:8], INPUTS[8:])
     drawn = picture(tmp_path)
     assert drawn.collector.timeline.gaps == []
     assert len(lines(drawn)) == len(INPUTS)
