@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from fakes.commands import replay_arguments
+from fakes.other_version import publish_modes_with_a_field_more
 from fakes.recorded_session import INPUTS, UTC_NS, DrivenJournal, record_session
 from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, USAGE, replay_command
-from fusioncharger.messages.outputs import ModePublished
-from fusioncharger.replay import divergence
 from fusioncharger.replay.housekeeping import LOCK_NAME
 from fusioncharger.replay.logs import open_logs
 from fusioncharger.replay.moments import utc_text
@@ -209,15 +208,7 @@ def test_damage_is_said_also_of_a_log_that_differs(
     first, second, _ = sorted(directory.iterdir())
     second.unlink()
     first.write_bytes(first.read_bytes()[:-3000])
-    encode = divergence._encoder.encode
-
-    class WithField:
-        def encode(self, message: object) -> bytes:
-            text = encode(message)
-            return text[:-1] + b',"colour":"red"}' if isinstance(message, ModePublished) else text
-
-    monkeypatch.setattr(divergence, "_encoder", WithField())
-    monkeypatch.setattr("fusioncharger.replay.comparison._encoder", WithField())
+    publish_modes_with_a_field_more(monkeypatch)
     code, out, _ = run(capsys, directory)
     assert code == DIVERGED
     assert "\ngap: turns " in out

@@ -1,15 +1,17 @@
 """A Modbus link over real sockets: the test is the PSU, and the core is a queue."""
 
+import contextlib
 import queue
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from fusioncharger.io.key_ring import KeyRing
+from fusioncharger.io.modbus_connection import MAX_PENDING_BYTES
 from fusioncharger.io.modbus_link import ModbusLink
 from fusioncharger.io.modbus_psu_codec import Answer, PsuCodec
-from fusioncharger.messages.inputs import Input, PsuConnected
-from fusioncharger.messages.outputs import PsuConnectRequested
+from fusioncharger.messages.inputs import Input, PsuConnected, PsuDisconnected
+from fusioncharger.messages.outputs import PsuConnectRequested, ReportSent, Segment
 
 TIMEOUT_S = 5.0
 
@@ -90,6 +92,20 @@ class Bench:
 
     def next(self) -> Input:
         return self.inputs.get(timeout=TIMEOUT_S)
+
+    def expect_given_up(self, link: ModbusLink, psu: Psu) -> None:
+        """Send until the link gives up a PSU that does not read."""
+        psu.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        large = ReportSent(connection=1, transaction_id=0, segments=(Segment(0, (0,) * 100),))
+        lost = None
+        while lost is None:  # the kernel buffers megabytes before the link's own limit counts
+            for _ in range(1000):
+                link.handle(large)
+            with contextlib.suppress(queue.Empty):
+                lost = self.inputs.get(timeout=0.01)
+        assert isinstance(lost, PsuDisconnected)
+        assert lost.reason.startswith("the PSU does not read: ")
+        assert int(lost.reason.split()[5]) > MAX_PENDING_BYTES
 
     def close(self) -> None:
         for link in self.links:

@@ -5,9 +5,9 @@ input   cuts, then the stream
 """
 
 import msgspec
+from fakes.modbus_stream import decoded
 from fusioncharger.io.key_ring import KeyRing
-from fusioncharger.io.modbus_adu import ModbusProtocolError
-from fusioncharger.io.modbus_codec import DispenserCodec, ReadRequest, Request, WriteRequest
+from fusioncharger.io.modbus_codec import DispenserCodec, ReadRequest, WriteRequest
 from fusioncharger.io.modbus_link import inputs_of
 from fusioncharger.messages.inputs import AnyInput
 from fusioncharger.messages.registers import CONNECTOR_OFFSETS
@@ -23,8 +23,10 @@ def check(data: bytes) -> None:
     source = Source(data)
     places = Source(source.take(9))
     stream = source.rest()
-    events, error = decoded([stream])
-    assert decoded(cut(stream, places)) == (events, error), "how the stream is cut makes a difference"
+    events, error = decoded(DispenserCodec(), [stream])
+    assert decoded(DispenserCodec(), cut(stream, places)) == (events, error), (
+        "how the stream is cut makes a difference"
+    )
     assert stream.startswith(b"".join(event.adu for event in events)), "bytes were lost or made up"
 
     ring = KeyRing(4)
@@ -37,20 +39,6 @@ def check(data: bytes) -> None:
             case WriteRequest():
                 assert 1 <= len(event.words) <= 123
                 check_no_key(event, KeyRing(4))
-
-
-def decoded(pieces: list[bytes]) -> tuple[list[Request], str]:
-    """The events, and the protocol error after them ("": none)."""
-    codec = DispenserCodec()
-    events: list[Request] = []
-    for piece in pieces:
-        codec.receive(piece)
-        try:
-            while (event := codec.next_event()) is not None:
-                events.append(event)
-        except ModbusProtocolError as error:
-            return events, str(error)
-    return events, ""
 
 
 def check_no_key(event: WriteRequest, ring: KeyRing) -> None:

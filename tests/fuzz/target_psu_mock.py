@@ -6,6 +6,7 @@ input   steps: operation, its arguments
 import struct
 
 from fakes.goose_frames import DISPENSER_MAC
+from fakes.modbus_stream import decoded
 from fusioncharger.io.goose_codec import DecodedFrame, GooseError, decode
 from fusioncharger.io.modbus_adu import ModbusProtocolError
 from fusioncharger.io.modbus_psu_codec import PsuCodec
@@ -63,20 +64,7 @@ def receive(bench: PsuBench, data: bytes) -> None:
 
 def check_cuts(source: Source) -> None:
     stream = source.chunk()
-    assert decoded([stream]) == decoded(cut(stream, source))
-
-
-def decoded(pieces: list[bytes]) -> tuple[list[object], str]:
-    codec = PsuCodec()
-    events: list[object] = []
-    for piece in pieces:
-        codec.receive(piece)
-        try:
-            while (event := codec.next_event()) is not None:
-                events.append(event)
-        except ModbusProtocolError as error:
-            return events, str(error)
-    return events, ""
+    assert decoded(PsuCodec(), [stream]) == decoded(PsuCodec(), cut(stream, source))
 
 
 def adu(transaction_id: int, pdu: bytes) -> bytes:

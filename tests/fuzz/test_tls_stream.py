@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fusioncharger.io.modbus_codec import Request, UnexpectedPdu
+from fakes.modbus_stream import decoded
+from fusioncharger.io.modbus_codec import DispenserCodec, Request, UnexpectedPdu
 from fusioncharger.io.modbus_connection import Connection, ConnectionLostError
 from fusioncharger.messages.outputs import ExceptionAnswered
 from fuzz.run import CORPUS
 from fuzz.source import Source, cut
-from fuzz.target_modbus import decoded
 from fuzz.target_tls import CLIENT, SERVER
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,7 +118,7 @@ def test_cuts_between_records_and_segments_make_no_difference(
     psu: TlsPsu, path: Path, records: bytes, segments: bytes
 ) -> None:
     stream = path.read_bytes()[9:]
-    expected, why = decoded([stream])
+    expected, why = decoded(DispenserCodec(), [stream])
     pieces = cut(psu.records(cut(stream, Source(records))), Source(segments))
     requests, error = received(psu, [piece for piece in pieces if piece], len(stream))
     assert requests == expected

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes import modbus_stream
 from fusioncharger.io.modbus_adu import AduStream, Device, ModbusProtocolError
 from fusioncharger.io.modbus_codec import (
     DispenserCodec,
@@ -44,16 +45,8 @@ def mbap(pdu: bytes, transaction_id: int = 7, unit_id: int = 0xFF) -> bytes:
 
 def decoded(*chunks: bytes) -> list[Request | str]:
     """All events of a stream; its protocol error, if there is one, as text at the end."""
-    codec = DispenserCodec()
-    events: list[Request | str] = []
-    for chunk in chunks:
-        codec.receive(chunk)
-        try:
-            while (event := codec.next_event()) is not None:
-                events.append(event)
-        except ModbusProtocolError as error:
-            return [*events, str(error)]
-    return events
+    events, error = modbus_stream.decoded(DispenserCodec(), chunks)
+    return [*events, error] if error else [*events]
 
 
 def of_dispenser(adu: bytes) -> object:

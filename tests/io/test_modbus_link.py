@@ -1,7 +1,5 @@
 """The link over real TCP sockets: the test is the PSU, and the core is a queue."""
 
-import contextlib
-import queue
 import socket
 import threading
 import time
@@ -11,7 +9,6 @@ import pytest
 from fakes.link_bench import Bench
 from fusioncharger.io.modbus_connection import (
     INTERVAL_S,
-    MAX_PENDING_BYTES,
     MAX_PER_INTERVAL,
     MAX_UNANSWERED,
     MAX_UNEXPECTED,
@@ -230,17 +227,7 @@ def test_pdus_without_an_answer_are_taken_slowly(bench: Bench) -> None:
 
 def test_psu_that_does_not_read_is_given_up(bench: Bench) -> None:
     link, psu = bench.connected()
-    psu.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    large = ReportSent(connection=1, transaction_id=0, segments=(Segment(0, (0,) * 100),))
-    lost = None
-    while lost is None:  # the kernel buffers megabytes before the link's own limit counts
-        for _ in range(1000):
-            link.handle(large)
-        with contextlib.suppress(queue.Empty):
-            lost = bench.inputs.get(timeout=0.01)
-    assert isinstance(lost, PsuDisconnected)
-    assert lost.reason.startswith("the PSU does not read: ")
-    assert int(lost.reason.split()[5]) > MAX_PENDING_BYTES
+    bench.expect_given_up(link, psu)
 
 
 # --- the end of a connection -------------------------------------------------------------------------------

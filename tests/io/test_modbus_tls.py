@@ -1,7 +1,6 @@
 """The link over TLS: real handshakes, between the link and a test that is the PSU."""
 
 import contextlib
-import queue
 import socket
 import ssl
 import time
@@ -12,7 +11,7 @@ import pytest
 from fakes.link_bench import TIMEOUT_S, Bench, Psu
 from fakes.pki import DAY, NOW, dispenser_files, make_folder, make_pem, psu_files, put
 from fusioncharger.io.certificates import Algorithm
-from fusioncharger.io.modbus_connection import MAX_PENDING_BYTES, MAX_UNANSWERED
+from fusioncharger.io.modbus_connection import MAX_UNANSWERED
 from fusioncharger.io.modbus_link import ModbusLink
 from fusioncharger.io.modbus_psu_codec import ReadAnswer, Report
 from fusioncharger.io.tls import client_context, server_context
@@ -183,17 +182,7 @@ def test_sending_goes_on_where_the_socket_was_full(bench: TlsBench) -> None:
 
 def test_psu_that_does_not_read_is_given_up(bench: TlsBench) -> None:
     link, psu = bench.connected_tls()
-    psu.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    large = ReportSent(connection=1, transaction_id=0, segments=(Segment(0, (0,) * 100),))
-    lost = None
-    while lost is None:  # the kernel buffers megabytes before the link's own limit counts
-        for _ in range(1000):
-            link.handle(large)
-        with contextlib.suppress(queue.Empty):
-            lost = bench.inputs.get(timeout=0.01)
-    assert isinstance(lost, PsuDisconnected)
-    assert lost.reason.startswith("the PSU does not read: ")
-    assert int(lost.reason.split()[5]) > MAX_PENDING_BYTES
+    bench.expect_given_up(link, psu)
 
 
 class MemoryPsu:

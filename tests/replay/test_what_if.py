@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from fakes.commands import replay_arguments
+from fakes.other_version import publish_modes_with_a_field_more
 from fakes.recorded_session import CONFIG, record_session
 from fusioncharger.actors import connector, runtime
 from fusioncharger.actors.psu_link_state import PsuLinkState
@@ -14,8 +15,6 @@ from fusioncharger.actors.system import build
 from fusioncharger.app.replay_command import DAMAGED, DIVERGED, IDENTICAL, USAGE, replay_command
 from fusioncharger.messages.config import ConfigError, of_table
 from fusioncharger.messages.inputs import Input, RegistersRead, RegistersWritten, TimerFired
-from fusioncharger.messages.outputs import ModePublished
-from fusioncharger.replay import divergence
 from fusioncharger.replay.changed_code import compare
 from fusioncharger.replay.comparison import Kind
 from fusioncharger.replay.logs import open_logs
@@ -163,15 +162,7 @@ def test_new_fields_are_accepted_if_that_is_wanted(
 ) -> None:
     """As after an upgrade whose outputs have a field more than the recorded ones."""
     log = record_session(tmp_path)
-    encode = divergence._encoder.encode
-
-    class WithField:
-        def encode(self, message: object) -> bytes:
-            text = encode(message)
-            return text[:-1] + b',"colour":"red"}' if isinstance(message, ModePublished) else text
-
-    monkeypatch.setattr(divergence, "_encoder", WithField())
-    monkeypatch.setattr("fusioncharger.replay.comparison._encoder", WithField())
+    publish_modes_with_a_field_more(monkeypatch)
     assert replay_command(replay_arguments(log)) == DIVERGED
     assert "other colour" in capsys.readouterr().out
     assert replay_command(replay_arguments(log, "--accept-new-fields")) == IDENTICAL
