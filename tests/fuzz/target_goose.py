@@ -134,12 +134,12 @@ def outcome(frame: bytes) -> str:
 
 def thorough_outcome(frame: bytes) -> str:
     """Without the fast way."""
-    fast = goose_codec._decode_usual_header
-    goose_codec._decode_usual_header = lambda *_: None
+    fast = goose_codec.decode_usual_header
+    goose_codec.decode_usual_header = lambda *_: None
     try:
         return outcome(frame)
     finally:
-        goose_codec._decode_usual_header = fast
+        goose_codec.decode_usual_header = fast
 
 
 def check_altered(frame: bytes, source: Source) -> None:

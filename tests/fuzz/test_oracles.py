@@ -71,7 +71,7 @@ def keeps_one_too_few(before: Any) -> Callable[..., Any]:
         ("modbus", AduStream, "feed", loses_a_byte),
         ("modbus", KeyRing, "mask_adu", lambda _: lambda _ring, adu, *_range: adu),
         ("goose", goose_receiver, "verify", lambda _: lambda *_: True),
-        ("goose", goose_codec, "_decode_usual_header", forgets_sq_num),
+        ("goose", goose_codec, "decode_usual_header", forgets_sq_num),
         ("mqtt", EverestCodec, "decode", takes_retained),
         ("core", Connector, "handle", raises_at_a_huge_setpoint),
         ("config", check_config, "of_table", lambda _: lambda _table, name: parse(ONE_CONNECTOR, name)),

@@ -285,7 +285,7 @@ def test_the_fast_way_of_decoding_decides_as_the_thorough_one(frame: bytes) -> N
             return error.reason.value
 
     fast = outcome()
-    with mock.patch.object(goose_codec, "_decode_usual_header", return_value=None):
+    with mock.patch.object(goose_codec, "decode_usual_header", return_value=None):
         assert outcome() == fast
 
 
@@ -293,7 +293,7 @@ def test_the_fast_way_of_decoding_decides_as_the_thorough_one(frame: bytes) -> N
 def test_what_encode_makes_is_decoded_the_fast_way(
     message: GooseMessage, header: GooseHeader, key: bytes | None
 ) -> None:
-    with mock.patch.object(goose_codec, "_decode_header", side_effect=AssertionError):
+    with mock.patch.object(goose_codec, "decode_header", side_effect=AssertionError):
         assert decode(with_header(message, header, key)).header == header
 
 
