@@ -57,6 +57,9 @@ class _Verdict(Struct):
 
 def verify_bundle(path: Path) -> int:
     """Check it, and say what came of it; the exit code."""
+    if path.exists() and not path.is_file():  # opening a FIFO waits for whoever may write to it
+        print(f"{path}: no bundle: not a file", file=sys.stderr)
+        return USAGE
     try:
         try:
             bundle = zipfile.ZipFile(path)

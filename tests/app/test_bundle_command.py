@@ -236,6 +236,10 @@ def test_what_is_no_bundle_is_told(tmp_path: Path, journal: Path, capsys: pytest
     text.write_text("text")
     assert main(["bundle", "--verify", str(text)]) == 2
     assert capsys.readouterr().err == f"{text}: no bundle: not a zip file\n"
+    fifo = tmp_path / "fifo.zip"
+    os.mkfifo(fifo)
+    assert main(["bundle", "--verify", str(fifo)]) == 2
+    assert capsys.readouterr().err == f"{fifo}: no bundle: not a file\n"
     assert main(["bundle", "--verify", str(tmp_path / "none.zip")]) == 2
     assert "none.zip: No such file or directory" in capsys.readouterr().err
     changed = repacked(bundle(tmp_path, journal)[1], SHA256SUMS=None)
