@@ -130,7 +130,10 @@ def test_a_file_that_is_there_is_never_overwritten(
     assert "case.zip.part: exists already" in capsys.readouterr().err
 
 
-def test_mistakes_are_told(tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_told(
+    tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there are no ./sessions, as `make demo` leaves them
     assert bundle(tmp_path, tmp_path / "nowhere")[0] == 2
     assert "nowhere" in capsys.readouterr().err
     assert main(["bundle", "-o", str(tmp_path / "a.zip")]) == 2
