@@ -111,6 +111,8 @@ class ConnectorAtPsu(SupervisedConnector):
             return
         if self._verify_secure and self._number not in message.verified:
             return
+        if 0 < message.connection <= self.state.dead_connection:
+            return  # verified before the link failed; it got here after the next connection's key
         if self.state.phase is ConnectorPhase.CONNECTED_NO_ALLOCATION:
             if message.result != 0:
                 self.log(Level.WARNING, "the PSU refused the module placeholder request", self._number)

@@ -79,16 +79,18 @@ class GooseAcceptance:
             raise GooseError(Refusal.WRONG_CONNECTOR)
         if decoded.signature is None and self._needs_signature:
             raise GooseError(Refusal.UNSIGNED)
-        verified: dict[int, bytes] = {}
+        verified: dict[int, tuple[bytes, int]] = {}
+        connection = 0
         suspicion = None
         if self._verify_secure:
             keys = self._key_ring.verifying_keys()
-            verified = {owner: key for owner, key in keys if verify(decoded, key)}
+            verified = {owner: (key, came_on) for owner, key, came_on in keys if verify(decoded, key)}
             if not verified:
                 raise GooseError(Refusal.BAD_HMAC)
             if connector not in verified:
                 raise GooseError(Refusal.WRONG_CONNECTOR)
-            suspicion = self._suspicion(decoded, reply, connector, verified[connector], at_ns)
+            key, connection = verified[connector]
+            suspicion = self._suspicion(decoded, reply, key, connection, at_ns)
         received = PowerRequestReplyReceived(
             verified=tuple(verified),
             connector_no=reply.connector_no,
@@ -101,21 +103,18 @@ class GooseAcceptance:
             st_num=decoded.header.st_num,
             sq_num=decoded.header.sq_num,
             frame=frame,
+            connection=connection,
         )
         return Accepted(received, suspicion)
 
     def _suspicion(
-        self, decoded: DecodedFrame, reply: PowerRequestReply, connector: int, key: bytes, at_ns: int
+        self, decoded: DecodedFrame, reply: PowerRequestReply, key: bytes, connection: int, at_ns: int
     ) -> Suspicion | None:
         """Whether a verified frame looks played again. GooseError if that is enforced."""
         if self._guard is None:
             return None
         suspicion = self._guard.judge(
-            reply.connector_no,
-            key,
-            decoded.header,
-            connection=self._key_ring.connection_of(connector),
-            at_ns=at_ns,
+            reply.connector_no, key, decoded.header, connection=connection, at_ns=at_ns
         )
         if suspicion is not None and self._enforces:
             raise GooseError(suspicion.reason, suspicion.text)

@@ -121,19 +121,15 @@ class KeyRing:
         with self._lock:
             return self._slots[connector - 1].key
 
-    def verifying_keys(self) -> tuple[tuple[int, bytes], ...]:
-        """(connector, key) of every connector whose key may verify a received frame."""
+    def verifying_keys(self) -> tuple[tuple[int, bytes, int], ...]:
+        """(connector, key, connection that it came on) of every connector whose key may verify a received
+        frame."""
         with self._lock:
             return tuple(
-                (connector, slot.key)
+                (connector, slot.key, slot.connection)
                 for connector, slot in enumerate(self._slots, 1)
                 if slot.key is not None and slot.connection > self._retired
             )
-
-    def connection_of(self, connector: int) -> int:
-        """The connection that the connector's key came on; 0 if it never had one."""
-        with self._lock:
-            return self._slots[connector - 1].connection
 
     def retire(self, connection: int) -> None:
         """Keys of this connection and former ones verify nothing any more; they still sign."""

@@ -212,6 +212,9 @@ class PowerRequestReplyReceived(Input, frozen=True):
     sq_num: int
     frame: bytes
     """The frame as it was received."""
+    connection: int = 0
+    """The connection to the PSU on which the key came that verified it for `connector_no`; 0 if HMACs are not
+    checked, or in a log of an older version."""
 
 
 class GooseFramesDropped(Input, frozen=True):

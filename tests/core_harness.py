@@ -184,6 +184,7 @@ class Core:
         result: int = 0,
         requirement_type: int = RequirementType.MODULE_PLACEHOLDER_REQUEST,
         verified: tuple[int, ...] | None = None,
+        connection: int | None = None,
     ) -> list[outputs.AnyOutput]:
         return self.feed(
             inputs.PowerRequestReplyReceived(
@@ -198,6 +199,7 @@ class Core:
                 st_num=1,
                 sq_num=0,
                 frame=b"",
+                connection=self.connection if connection is None else connection,
             )
         )
 

@@ -336,6 +336,23 @@ def test_a_reply_that_the_own_key_did_not_verify_does_not_count() -> None:
     assert phase_of(trusting) is ConnectorPhase.RUNNING
 
 
+def test_a_reply_that_a_key_of_a_lost_connection_verified_does_not_count() -> None:
+    """It was verified before the link failed, and its thread was overtaken by the link's (behaviour.md §2)."""
+    core = Core().ready()
+    core.plug_in()
+    core.key()
+    former = core.connection
+    core.disconnect()
+    core.advance(0.1)
+    core.connect()
+    core.key()
+    core.reply(connection=former)
+    core.reply(result=1, connection=former)
+    assert phase_of(core) is ConnectorPhase.CONNECTED_NO_ALLOCATION
+    core.reply()
+    assert phase_of(core) is ConnectorPhase.RUNNING
+
+
 def test_a_reply_for_a_connector_that_there_is_not_changes_nothing() -> None:
     core = Core(make_config(2)).ready()
     core.plug_in()

@@ -53,6 +53,7 @@ def test_a_reply_signed_with_its_connectors_key_is_accepted():
         st_num=3,
         sq_num=0,
         frame=frame,
+        connection=1,
     )
 
 

@@ -14,7 +14,7 @@ def test_a_whole_key_is_masked_and_kept():
     assert ring.absorb_write(1, 0x2D15, KEY_WORDS) == (ZEROS, (2,))
     assert ring.signing_key(1) is None
     assert ring.signing_key(2) == KEY
-    assert ring.verifying_keys() == ((2, KEY),)
+    assert ring.verifying_keys() == ((2, KEY, 1),)
 
 
 def test_what_is_no_key_passes_as_it_is():
@@ -60,7 +60,7 @@ def test_retired_keys_sign_but_do_not_verify():
     assert ring.verifying_keys() == ()
     assert ring.signing_key(2) == OTHER_KEY
     ring.absorb_write(2, 0x2115, KEY_WORDS)
-    assert ring.verifying_keys() == ((1, KEY),)
+    assert ring.verifying_keys() == ((1, KEY, 2),)
 
 
 def test_forgotten_keys_are_gone():
