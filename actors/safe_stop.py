@@ -166,7 +166,8 @@ class _SafeStop:
         )
         message = self._message
         if isinstance(message, inputs.HmacKeyReceived) and message.connector == number:
-            now = replace(now, key_connection=max(now.key_connection, message.connection))
+            is_dead = message.connection <= before.dead_connection
+            now = now if is_dead else replace(now, key_connection=message.connection)
         if self.link_given_up:
             link = self._state(PSU_LINK, PsuLinkState)
             nothing = nothing_received(self._config.connectors[number - 1])
@@ -217,6 +218,9 @@ class _SafeStop:
                 function = message.function
             case _:
                 return
+        link = self._state(PSU_LINK, PsuLinkState)
+        if message.connection != link.connection or not link.connected:
+            return  # its connection is gone: nobody waits for an answer
         self.outputs.append(
             ExceptionAnswered(
                 connection=message.connection,

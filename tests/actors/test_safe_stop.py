@@ -236,7 +236,7 @@ def test_an_off_that_fails_in_telemetry_still_stops(inject: Inject) -> None:
 
 @pytest.mark.parametrize("request_kind", ["read", "write"])
 def test_an_open_request_is_answered_with_internal_failure(inject: Inject, request_kind: str) -> None:
-    inject(PsuLink, "_from_psu", lambda _: True)
+    inject(PsuLink, "_from_psu", lambda message: not isinstance(message, inputs.PsuConnected))
     core = Core().start()
     core.feed(inputs.PsuConnected(connection=1))
     if request_kind == "read":
@@ -249,6 +249,37 @@ def test_an_open_request_is_answered_with_internal_failure(inject: Inject, reque
         function = 6
     (answer,) = only(made, outputs.ExceptionAnswered)
     assert (answer.function, answer.exception_code) == (function, 4)
+
+
+def test_a_request_of_a_connection_that_is_gone_is_not_answered(inject: Inject) -> None:
+    """The core gave the connection up for its silence, and the link's thread had read the request before."""
+    core = Core(make_config(settings="modbus_timeout_s = 2\n")).ready()
+    (given_up,) = only(core.advance(2.005), outputs.PsuDisconnectRequested)
+    inject(PsuLink, "_from_psu", once(inputs.RegistersWritten))
+    made = core.feed(
+        inputs.RegistersWritten(
+            connection=given_up.connection,
+            transaction_id=9,
+            unit_id=3,
+            function=6,
+            address=0x2006,
+            words=(1,),
+            adu=b"",
+        )
+    )
+    assert len(only(made, outputs.TurnFailed)) == 1
+    assert only(made, outputs.ExceptionAnswered) == []
+
+
+def test_a_key_of_a_connection_that_is_gone_does_not_sign(inject: Inject) -> None:
+    core = Core().ready()
+    core.plug_in()
+    dead = core.connection
+    core.disconnect()
+    inject(Connector, "handle", once(inputs.HmacKeyReceived))
+    made = core.feed(inputs.HmacKeyReceived(connection=dead, connector=1))
+    assert len(only(made, outputs.TurnFailed)) == 1
+    assert goose(made) == []
 
 
 def test_a_timer_whose_firing_failed_fires_again(inject: Inject) -> None:
