@@ -188,6 +188,8 @@ class Shadows:
             return
         if self.config.verify_secure_goose and watch.number not in message.verified:
             return
+        if message.connection and not self.link.is_current(message.connection):
+            return  # for receiving, keys are gone with their connection (behaviour.md §2)
         watch.shadow.allocation_answered(self.now_ns, failed=message.result != 0)
         watch.is_dirty = True
 
