@@ -15,12 +15,13 @@ from ...io.goose_codec import DecodedFrame, GooseError, decode, encode, verify
 from ...io.goose_receiver import GooseAcceptance
 from ...messages.config import Config
 from ...messages.goose import GooseHeader, PowerRequest, PowerRequestReply, StopRequest, t_of_utc_ns
-from ...messages.inputs import GooseFramesDropped
+from ...messages.inputs import GooseFramesDropped, PowerRequestReplyReceived
 from ...messages.outputs import PowerRequested, StopRequested
 from ...messages.types import RequirementType
 from ...mock.actions import ReplySent
 from ...mock.psu_model import PsuModel
 from .invariants import InvariantViolated
+from .io_thread import IoThread
 from .network import Network
 from .plan import Site
 from .process import DISPENSER_MAC, Process
@@ -57,10 +58,12 @@ class GooseSide:
         calendar: Calendar,
         chance: Chance,
         utc_ns: Callable[[], int],
-        session: Callable[[], int],
+        thread: IoThread,
+        standing: Callable[[], tuple[int, int]],
     ) -> None:
-        """`received` gets what the power unit takes; `utc_ns` is the wall clock; `session` says which Modbus
-        session there is, 0 for none."""
+        """`received` gets what the power unit takes; `utc_ns` is the wall clock; `thread` receives for the
+        driver; `standing`: the connection that stands as the core knows, by the power unit's number and the
+        core's; 0, 0 if none does."""
         self._config = config
         self._site = site
         self._model = model
@@ -69,7 +72,8 @@ class GooseSide:
         self._calendar = calendar
         self._chance = chance
         self._utc_ns = utc_ns
-        self._session = session
+        self._thread = thread
+        self._standing = standing
         self._process: Process | None = None
         self._acceptance: GooseAcceptance | None = None
         self._publishers: dict[int, _Publisher] = {}
@@ -85,6 +89,7 @@ class GooseSide:
 
     def attach(self, process: Process | None) -> None:
         """Another driver process, or none: what the former one sent is repeated no more."""
+        self._thread.reset()
         self._process = process
         self._publishers.clear()
         self._drops.clear()
@@ -234,23 +239,31 @@ class GooseSide:
         )
 
     def _at_dispenser(self, frame: bytes) -> None:
+        self._thread.arrive(partial(self._decide, frame))
+
+    def _decide(self, frame: bytes) -> None:
+        """What the thread does with a frame. Keys are those of this moment, whenever the core gets it."""
         if self._process is None or self._acceptance is None:
             return
         try:
             accepted = self._acceptance.decide(frame, self._calendar.now_ns)
         except GooseError as error:
             if not self._drops:
-                self._calendar.after(1.0, self._report_drops)
+                self._calendar.after(1.0, partial(self._thread.arrive, self._report_drops))
             self._drops[error.reason.value] = self._drops.get(error.reason.value, 0) + 1
         else:
             if self._config.verify_secure_goose:
-                self._check_accepted(decode(frame), accepted.reply.verified)
-            self._process.feed(accepted.reply)
+                self._check_accepted(decode(frame), accepted.reply)
+            self._thread.put(self._process, accepted.reply)
 
-    def _check_accepted(self, decoded: DecodedFrame, connectors: tuple[int, ...]) -> None:
-        """Signed with a key that each of these connectors was given on the connection that stands."""
-        session = self._session()
-        for connector in connectors:
+    def _check_accepted(self, decoded: DecodedFrame, reply: PowerRequestReplyReceived) -> None:
+        """Signed with a key that each of its connectors was given on the connection that stands, and it says
+        which one that is."""
+        session, connection = self._standing()
+        if reply.connection != connection:
+            text = f"a reply counts for connection {reply.connection}, and {connection} stands"
+            raise InvariantViolated(VERIFICATION, text)
+        for connector in reply.verified:
             keys = [key for written_in, key in self._keys.get(connector, ()) if written_in == session]
             if not session or not any(verify(decoded, key) for key in keys):
                 text = (
@@ -261,7 +274,7 @@ class GooseSide:
     def _report_drops(self) -> None:
         drops, self._drops = self._drops, {}
         if self._process is not None and drops:
-            self._process.feed(GooseFramesDropped(counts=drops))
+            self._thread.put(self._process, GooseFramesDropped(counts=drops))
 
 
 def _header(st_num: int, sq_num: int, utc_ns: int) -> GooseHeader:

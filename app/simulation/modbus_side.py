@@ -2,7 +2,7 @@
 
     core ─ DispenserCodec ─► bytes ─► PsuCodec ─► PsuModel ─► requests ─► bytes ─► DispenserCodec ─► Inputs
 
-Only sockets and threads of io/modbus_link.py are missing.
+Only sockets and threads of io/modbus_link.py are missing. What the driver's end does goes through its thread.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from ...messages.inputs import PsuConnected, PsuConnectFailed, PsuDisconnected
 from ...messages.outputs import ExceptionAnswered, ReadAnswered, ReportSent, WriteAnswered
 from ...mock.actions import BytesAsked, ReadAsked, WriteAsked
 from ...mock.registers import REGISTERS
+from .io_thread import IoThread
 from .network import Network
 from .process import Process
 from .virtual_time import SECOND_NS, Calendar
@@ -54,6 +55,9 @@ class _Wire:
         self.dispenser = DispenserCodec()
         self.psu = PsuCodec()
         self.is_open = True
+        """Both ends can send and receive."""
+        self.is_ours = True
+        """The driver's end is not closed: its thread may not know yet that the other one is."""
         self.key_words = [[0] * register.words for register in _KEY_REGISTERS]
         """Each connector's hmac_key, as written so far."""
         self.to_psu_ns = 0
@@ -69,47 +73,63 @@ class ModbusSide:
         owner: ModbusOwner,
         network: Network,
         calendar: Calendar,
+        thread: IoThread,
         key_written: Callable[[int, int, bytes], None],
     ) -> None:
-        """`key_written` is told in which session which connector was given which key, by the addresses."""
+        """`thread` is the driver's; `key_written` is told in which session which connector was given which key,
+        by the addresses."""
         self.listens = True
         self._owner = owner
         self._network = network
         self._calendar = calendar
+        self._thread = thread
         self._key_written = key_written
         self._process: Process | None = None
         self._wanted = 0
         """Number of the connection that the process asked for last."""
         self._sessions = 0
         self._wire: _Wire | None = None
-
-    @property
-    def session(self) -> int:
-        """The power unit's number of the connection that stands; 0 if none does."""
-        return self._wire.session if self._wire else 0
+        """The connection that is open at both ends."""
+        self._ours: _Wire | None = None
+        """The one whose end the driver has, or gets as soon as its thread looks."""
+        self.standing = 0, 0
+        """The connection that stands, as the core knows: the power unit's number and the core's."""
 
     def attach(self, process: Process | None) -> None:
         """Another driver process, or none: the former one's socket is closed."""
+        self._thread.reset()
         self._process = process
         self._wanted = 0
-        self._hang_up("closed by the dispenser")
+        self.standing = 0, 0
+        self._close("closed by the dispenser")
 
     # --- what the core wants ---------------------------------------------------------------------------------
 
     def connect(self, connection: int) -> None:
         """Open a connection."""
-        self._hang_up("closed by the dispenser")
-        self._wanted = connection
-        self._network.soon(partial(self._connect, connection, self._process))
+        self._thread.order(partial(self._begin, connection, self._process))
 
     def disconnect(self, connection: int, reason: str) -> None:
         """Close it."""
-        if self._wire is not None and self._wire.number == connection:
-            self._hang_up(reason)
+        if self.standing[1] == connection:
+            self.standing = 0, 0
+        self._thread.order(partial(self._disconnect, connection, reason))
 
     def answer(self, output: ReadAnswered | WriteAnswered | ExceptionAnswered | ReportSent) -> None:
         """Send an answer or a report."""
-        wire = self._wire
+        self._thread.order(partial(self._answer, output))
+
+    def _begin(self, connection: int, process: Process | None) -> None:
+        self._close("closed by the dispenser")
+        self._wanted = connection
+        self._network.soon(partial(self._connect, connection, process))
+
+    def _disconnect(self, connection: int, reason: str) -> None:
+        if self._ours is not None and self._ours.number == connection:
+            self._close(reason)
+
+    def _answer(self, output: ReadAnswered | WriteAnswered | ExceptionAnswered | ReportSent) -> None:
+        wire = self._ours
         if wire is None or wire.number != output.connection:
             return
         for due_ns, part in self._network.pieces(wire.dispenser.encode(output), wire.to_psu_ns):
@@ -142,7 +162,7 @@ class ModbusSide:
         if wire is not None and session == wire.session:
             self._hang_up(reason)
             text = "Connection reset by peer" if reset else "closed by the power unit"
-            wire.process.feed(PsuDisconnected(connection=wire.number, reason=text))
+            self._thread.arrive(partial(self._lost, wire, text))
 
     # --- what happens to the cable ---------------------------------------------------------------------------
 
@@ -159,34 +179,37 @@ class ModbusSide:
         def give_up() -> None:
             if wire is not None and wire is self._wire and self._network.is_stalled:
                 self._hang_up("timed out")
-                wire.process.feed(PsuDisconnected(connection=wire.number, reason="Connection timed out"))
+                self._thread.arrive(partial(self._lost, wire, "Connection timed out"))
 
         self._calendar.after(USER_TIMEOUT_S, give_up)
-
-    # --- inside ----------------------------------------------------------------------------------------------
-
-    def _connect(self, connection: int, process: Process | None) -> None:
-        if connection != self._wanted or process is None or process is not self._process:
-            return
-
-        def refuse(reason: str) -> None:
-            process.feed(PsuConnectFailed(connection=connection, reason=reason))
-
-        if self._network.is_stalled:
-            self._calendar.after(CONNECT_TIMEOUT_S, partial(refuse, "no answer in 1 s"))
-        elif not self.listens:
-            refuse("Connection refused")
-        else:
-            self._sessions += 1
-            self._wire = _Wire(connection, self._sessions, process)
-            self._owner.connected(self._sessions)
-            process.feed(PsuConnected(connection=connection))
 
     def _hang_up(self, reason: str) -> None:
         if self._wire is not None:
             wire, self._wire = self._wire, None
             wire.is_open = False
             self._owner.disconnected(wire.session, reason)
+
+    def _connect(self, connection: int, process: Process | None) -> None:
+        if connection != self._wanted or process is None or process is not self._process:
+            return
+
+        def refuse(reason: str) -> None:
+            if connection == self._wanted and process is self._process:
+                self._thread.put(process, PsuConnectFailed(connection=connection, reason=reason))
+
+        def refused(reason: str) -> None:
+            self._thread.arrive(partial(refuse, reason))
+
+        if self._network.is_stalled:
+            self._calendar.after(CONNECT_TIMEOUT_S, partial(refused, "no answer in 1 s"))
+        elif not self.listens:
+            refused("Connection refused")
+        else:
+            self._sessions += 1
+            self._wire = self._ours = wire = _Wire(connection, self._sessions, process)
+            self.standing = self._sessions, connection
+            self._owner.connected(self._sessions)
+            self._thread.arrive(partial(self._connected, wire))
 
     def _at_psu(self, wire: _Wire, data: bytes) -> None:
         if not wire.is_open:
@@ -199,19 +222,54 @@ class ModbusSide:
             self.drop(wire.session, f"Modbus protocol error: {error}", reset=False)
 
     def _at_dispenser(self, wire: _Wire, data: bytes) -> None:
-        if not wire.is_open:
+        if wire.is_open:
+            self._thread.arrive(partial(self._receive, wire, data))
+
+    # --- in the driver's thread ------------------------------------------------------------------------------
+
+    def _close(self, reason: str) -> None:
+        """Close the driver's end, without a word to the core."""
+        if self._ours is not None:
+            self._ours.is_ours = False
+            self._ours = None
+            self._hang_up(reason)
+
+    def _connected(self, wire: _Wire) -> None:
+        if wire.is_ours:
+            self._thread.put(wire.process, PsuConnected(connection=wire.number))
+
+    def _lost(self, wire: _Wire, reason: str) -> None:
+        if not wire.is_ours:
             return
-        wire.dispenser.receive(data)
+        self._close(reason)
+        self._thread.put(wire.process, PsuDisconnected(connection=wire.number, reason=reason))
+
+        def core_knows() -> None:
+            if self.standing[0] == wire.session:
+                self.standing = 0, 0
+
+        self._thread.go_on(core_knows)
+
+    def _receive(self, wire: _Wire, data: bytes) -> None:
+        if wire.is_ours:
+            wire.dispenser.receive(data)
+            self._serve(wire)
+
+    def _serve(self, wire: _Wire) -> None:
+        """One request after the other; when the thread is held, the next one is looked at after that."""
+        thread = self._thread
         try:
-            while wire.is_open and (request := wire.dispenser.next_event()) is not None:
+            while wire.is_ours and (request := wire.dispenser.next_event()) is not None:
                 if isinstance(request, WriteRequest):
                     self._note_keys(wire, request)
                 for message in inputs_of(request, wire.number, wire.process.key_ring):
-                    wire.process.feed(message)
+                    thread.put(wire.process, message)
+                if thread.is_held:
+                    thread.go_on(partial(self._serve, wire))
+                    return
         except ModbusProtocolError as error:
             self._hang_up("closed by the dispenser")
-            reason = f"Modbus protocol error: {error}"
-            wire.process.feed(PsuDisconnected(connection=wire.number, reason=reason))
+            self._lost(wire, f"Modbus protocol error: {error}")
 
     def _note_keys(self, wire: _Wire, request: WriteRequest) -> None:
         for connector, (register, words) in enumerate(zip(_KEY_REGISTERS, wire.key_words, strict=True), 1):

@@ -2,6 +2,7 @@
 
 Rules:
 - What one source says on one topic keeps its order; between sources it may change while MQTT is in trouble.
+- What gets to the driver goes through its MQTT thread, and so does what it says.
 - Messages to a driver that is not connected wait, if the broker keeps its session, and else are lost. What the
   driver says while it is not connected is lost (behaviour.md §8.2).
 """
@@ -13,6 +14,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from ...messages.inputs import BrokerConnected, BrokerDisconnected, HeartbeatReceived, Input
+from .io_thread import IoThread
 from .process import Process
 from .virtual_time import SECOND_NS, Calendar, Chance
 
@@ -25,8 +27,10 @@ UNACKNOWLEDGED = 3
 class Mqtt:
     """The driver's connection to the broker."""
 
-    def __init__(self, calendar: Calendar, chance: Chance, session_s: float) -> None:
-        """`session_s`: how long the broker keeps the session of a driver that is not connected."""
+    def __init__(self, calendar: Calendar, chance: Chance, thread: IoThread, session_s: float) -> None:
+        """`thread`: the driver's; `session_s`: how long the broker keeps the session of a driver that is not
+        connected."""
+        self._thread = thread
         self._calendar = calendar
         self._chance = chance
         self._session_ns = int(session_s * SECOND_NS)
@@ -45,6 +49,7 @@ class Mqtt:
 
     def attach(self, process: Process) -> None:
         """A new driver process: a new client."""
+        self._thread.reset()
         self._process = process
         self.is_connected = False
         self._waiting.clear()
@@ -53,6 +58,7 @@ class Mqtt:
 
     def detach(self) -> None:
         """The process has ended, and its session with it: the next one has another name."""
+        self._thread.reset()
         self._process = None
         self.is_connected = False
         self._keeps = False
@@ -68,7 +74,7 @@ class Mqtt:
             self.is_connected = False
             self._keeps = keeps
             self._disconnected_ns = self._calendar.now_ns
-            process.feed(BrokerDisconnected(reason="connection lost"))
+            self._take(process, BrokerDisconnected(reason="connection lost"))
 
     def trouble(self, for_s: float, lost: float, twice: float, slow_s: float) -> None:
         """Messages to the driver are lost, come twice or late."""
@@ -110,14 +116,18 @@ class Mqtt:
         """The driver says something; False if it is lost."""
         if not self.is_connected:
             return False
-        self._calendar.at(self._calendar.now_ns + LATENCY_NS + self._chance.below(LATENCY_NS), act)
+
+        def send() -> None:
+            self._calendar.at(self._calendar.now_ns + LATENCY_NS + self._chance.below(LATENCY_NS), act)
+
+        self._thread.order(send)
         return True
 
     def _deliver(self, message: Input) -> None:
         if self.is_connected and self._process is not None:
             if isinstance(message, HeartbeatReceived):
                 self._heartbeats.append(message)
-            self._process.feed(message)
+            self._take(self._process, message)
         elif self._keeps and self._calendar.now_ns - self._disconnected_ns < self._session_ns:
             self._waiting.append(message)
 
@@ -127,9 +137,12 @@ class Mqtt:
         self.is_connected = True
         kept = self._keeps and self._calendar.now_ns - self._disconnected_ns < self._session_ns
         waiting, self._waiting = self._waiting if kept else [], []
-        process.feed(BrokerConnected(session_present=kept))
+        self._take(process, BrokerConnected(session_present=kept))
         if kept and self._chance.happens(0.5):  # the acknowledgements were lost with the connection
             for heartbeat in self._heartbeats:
-                process.feed(replace(heartbeat, redelivered=True))
+                self._take(process, replace(heartbeat, redelivered=True))
         for message in waiting:
-            process.feed(message)
+            self._take(process, message)
+
+    def _take(self, process: Process, message: Input) -> None:
+        self._thread.arrive(partial(self._thread.put, process, message))

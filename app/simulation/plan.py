@@ -181,6 +181,28 @@ class HandlerRaises(Event, frozen=True, kw_only=True, tag="handler_raises"):
     after: bool
 
 
+class ThreadHeld(Event, frozen=True, kw_only=True, tag="thread_held"):
+    """The thread of io/ that makes the next Input of this kind is stopped before the core's queue has it
+    (io_thread.py). `cut_after_s`: when it has been for so long, the connection to the power unit breaks."""
+
+    on: Literal[
+        "PowerRequestReplyReceived",
+        "RegistersWritten",
+        "RegistersRead",
+        "HmacKeyReceived",
+        "PsuConnected",
+        "PsuConnectFailed",
+        "PsuDisconnected",
+        "BrokerConnected",
+        "BrokerDisconnected",
+        "ModeRequested",
+        "BspEventReceived",
+    ]
+    for_s: Annotated[float, Meta(ge=0, le=4.9)]
+    """A thread that is stopped for 5 s is a failure, and the driver ends (app/supervision.py)."""
+    cut_after_s: Seconds | None = None
+
+
 class JournalLost(Event, frozen=True, kw_only=True, tag="journal_lost"):
     """The journal cannot be written for a while."""
 
@@ -226,6 +248,7 @@ AnyEvent = (
     | GooseForged
     | ClockJumps
     | HandlerRaises
+    | ThreadHeld
     | JournalLost
     | JournalRotates
     | DriverRestarts
@@ -244,6 +267,8 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the world around the driver works."""
 
     heartbeat_s: Annotated[float, Meta(ge=0.1, le=30)] = 1.0
+    heartbeats: bool = True
+    """Whether EVerest sends any."""
     measure_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
     setpoint_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
     """EVerest sends a setpoint so often while a car charges."""

@@ -28,6 +28,7 @@ from ...mock.commands import command_from
 from ...mock.psu_model import PsuModel
 from ...mock.psu_state import PsuState
 from .goose_side import PSU_MAC, GooseSide
+from .io_thread import IoThread
 from .modbus_side import ModbusSide
 from .network import Network
 from .plan import Site
@@ -57,8 +58,17 @@ class PowerUnit:
     """The model, and both ways to it."""
 
     def __init__(
-        self, config: Config, site: Site, calendar: Calendar, chance: Chance, utc_ns: Callable[[], int]
+        self,
+        config: Config,
+        site: Site,
+        calendar: Calendar,
+        chance: Chance,
+        utc_ns: Callable[[], int],
+        *,
+        modbus_thread: IoThread,
+        goose_thread: IoThread,
     ) -> None:
+        """The threads are the driver's."""
         self.network = Network(calendar, chance)
         self._calendar = calendar
         self._psu = PsuState(
@@ -83,9 +93,10 @@ class PowerUnit:
             calendar=calendar,
             chance=chance,
             utc_ns=utc_ns,
-            session=lambda: self.modbus.session,
+            thread=goose_thread,
+            standing=lambda: self.modbus.standing,
         )
-        self.modbus = ModbusSide(self, self.network, calendar, self.goose.key_written)
+        self.modbus = ModbusSide(self, self.network, calendar, modbus_thread, self.goose.key_written)
 
     def attach(self, process: Process | None) -> None:
         """Another driver process, or none."""

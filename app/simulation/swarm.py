@@ -20,6 +20,8 @@ from .plan import AnyEvent, Plan, Site
 CALM_AFTER_STORM_S = 40.0
 """Settling takes 35 s (world.py)."""
 START_S = 5.0
+WITHOUT_HEARTBEATS = 0.2
+"""Of all EVerests."""
 BOARD_ERRORS = (
     "EnclosureOpen",
     "WaterIngressDetected",
@@ -56,6 +58,19 @@ INTERRUPTED_INPUTS = (
     "JournalLost",
     "JournalRestored",
 )
+HELD_INPUTS = (
+    "PowerRequestReplyReceived",
+    "RegistersWritten",
+    "RegistersRead",
+    "HmacKeyReceived",
+    "PsuConnected",
+    "PsuConnectFailed",
+    "PsuDisconnected",
+    "BrokerConnected",
+    "BrokerDisconnected",
+    "ModeRequested",
+    "BspEventReceived",
+)
 GRAVE_INPUTS = (
     "BspEventReceived",
     "SessionEventReceived",
@@ -87,22 +102,25 @@ _ODD_F32_WORDS = (
 def plan_of(seed: int, minutes: float) -> Plan:
     """The plan that a seed stands for."""
     rng = random.Random(seed)  # noqa: S311 - seeded on purpose
-    config = _config(rng)
+    heartbeats = rng.random() >= WITHOUT_HEARTBEATS
+    config = _config(rng, heartbeats=heartbeats)
     seconds = minutes * 60
-    site = _site(rng, config)
+    site = _site(rng, config, heartbeats=heartbeats)
     return Plan(
         seed=seed,
         seconds=seconds,
         config=config,
         site=site,
-        events=_events(rng, len(config.connectors), seconds),
+        events=_events(rng, config, seconds, heartbeats=heartbeats),
     )
 
 
 # --- the dispenser -------------------------------------------------------------------------------------------
 
 
-def _config(rng: random.Random) -> Config:
+def _config(rng: random.Random, *, heartbeats: bool) -> Config:
+    # Heartbeats have to come within the timeout, and each is a turn: with them it is long more often than not.
+    timeouts = (1, 4, 9, 28, 58) if heartbeats else (1, 1, 1, 1, 1)
     count = rng.choices((1, 2, 3, 4), (62, 24, 6, 8))[0]
     source = rng.choice(("IMD", "IMD", "OVM"))
     ovm_hack = rng.random() < 0.3
@@ -138,7 +156,7 @@ def _config(rng: random.Random) -> Config:
         "HACK_publish_requested_voltage_current": publish_hack,
         "module_placeholder_allocation_timeout_s": rng.choice((0.05, 1.0, 5.0, 5.0, 8.0)),
         "modbus_timeout_s": rng.choices((30.0, 60.0, 120.0), (10, 30, 60))[0],
-        "everest_timeout_s": rng.choices((1.0, 3.0, 5.0, 15.0, 30.0), (1, 4, 9, 28, 58))[0],
+        "everest_timeout_s": rng.choices((1.0, 3.0, 5.0, 15.0, 30.0), timeouts)[0],
         "telemetry_topic_prefix": "" if rng.random() < 0.1 else "dispenser/1",
         "error_history": "history" if history else "",
         "send_secure_goose": rng.random() < 0.95,
@@ -150,7 +168,7 @@ def _config(rng: random.Random) -> Config:
     return of_table(msgspec.to_builtins(of_table(table, "simulation")), "simulation")
 
 
-def _site(rng: random.Random, config: Config) -> Site:
+def _site(rng: random.Random, config: Config, *, heartbeats: bool) -> Site:
     # What comes again and again costs most of the time: a driver's two timers make 2 turns a second already. So
     # rates are low, and lower with many connectors, but for what a seed is lively in.
     lively = rng.choice(("", "", "", "", "", "", "heartbeat", "measure", "setpoint", "psu"))
@@ -161,6 +179,7 @@ def _site(rng: random.Random, config: Config) -> Site:
     psu_round_s = min(psu_round_s, config.modbus_timeout_s * 0.8)
     return Site(
         heartbeat_s=min(heartbeat_s, config.everest_timeout_s / 2.2),
+        heartbeats=heartbeats,
         measure_s=1.0 if lively == "measure" else rng.choice((4.8, 4.8, 12.0)),
         setpoint_s=slow if lively == "setpoint" else rng.choice((5.0, 10.0, 20.0)) * slow,
         psu_round_s=psu_round_s,
@@ -178,9 +197,11 @@ def _site(rng: random.Random, config: Config) -> Site:
 class _Draw:
     """Draws single events."""
 
-    def __init__(self, rng: random.Random, connectors: int) -> None:
+    def __init__(self, rng: random.Random, config: Config) -> None:
         self.rng = rng
-        self.connectors = connectors
+        self.connectors = len(config.connectors)
+        self.modbus_timeout_s = config.modbus_timeout_s
+        self.everest_timeout_s = config.everest_timeout_s
 
     def connector(self) -> int:
         """One of them."""
@@ -287,6 +308,15 @@ def _draw_refusal(draw: _Draw, at_s: float) -> list[AnyEvent]:
     return [refused, draw.psu(_later(at_s, 0.001), do=drop)]
 
 
+def _draw_broker_lost(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    """For however long, or about as long as it may be gone."""
+    rng = draw.rng
+    for_s = draw.long_s(0.01, 30)
+    if rng.random() < 0.5:
+        for_s = round(draw.everest_timeout_s * rng.uniform(0.5, 2.0) + rng.uniform(0.0, 2.0), 3)
+    return [planned.BrokerLost(at_s=at_s, for_s=for_s, keeps=rng.random() < 0.5)]
+
+
 def _draw_mqtt(draw: _Draw, at_s: float) -> list[AnyEvent]:
     rng = draw.rng
     return [
@@ -318,6 +348,43 @@ def _draw_raising(draw: _Draw, at_s: float) -> list[AnyEvent]:
     on = rng.choice(GRAVE_INPUTS if rng.random() < 0.4 else INTERRUPTED_INPUTS)
     call = rng.choice((1, 1, 2, 2, 3, 4, 6))
     return [planned.HandlerRaises(at_s=at_s, on=on, call=call, after=rng.random() < 0.5)]
+
+
+def _draw_held(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    """As a scheduler does it; or for much longer. The connection breaks meanwhile, or does not."""
+    for_s = draw.long_s(0.0005, 4.9)
+    cut_after_s = round(for_s * draw.rng.choice((0.0, 0.1, 0.5)), 6) if draw.rng.random() < 0.6 else None
+    return [
+        planned.ThreadHeld(at_s=at_s, on=draw.rng.choice(HELD_INPUTS), for_s=for_s, cut_after_s=cut_after_s)  # type: ignore[arg-type]
+    ]
+
+
+def _draw_late_reply(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    """A reply is verified, and until the core has it, the next connection stands and has its keys. A cut before
+    it lets a charge that goes on ask for one."""
+    cut = planned.LinkCut(at_s=at_s)
+    held = planned.ThreadHeld(
+        at_s=at_s,
+        on="PowerRequestReplyReceived",
+        for_s=round(draw.rng.uniform(1.2, 4.9), 3),
+        cut_after_s=draw.long_s(0.001, 0.3),
+    )
+    return [cut, held] if draw.rng.random() < 0.7 else [held]
+
+
+def _draw_late_key(draw: _Draw, at_s: float) -> list[AnyEvent]:
+    """A power unit that was silent nearly too long writes a key, and until the core has it, it was too long."""
+    connector = draw.connector()
+    left_s = draw.rng.uniform(0.2, 2.0)
+    silence_s = round(draw.modbus_timeout_s - left_s, 3)
+    return [
+        draw.psu(at_s, do="key", connector=connector, key="again"),
+        draw.psu(_later(at_s, 0.1), do="silence", for_s=silence_s),
+        draw.psu(_later(at_s, 0.2), do="key", connector=connector, key="again"),
+        planned.ThreadHeld(
+            at_s=_later(at_s, silence_s), on="RegistersWritten", for_s=round(left_s + draw.rng.uniform(0, 1), 3)
+        ),
+    ]
 
 
 def _draw_restart(draw: _Draw, at_s: float) -> list[AnyEvent]:
@@ -388,9 +455,7 @@ KINDS: dict[str, Callable[[_Draw, float], list[AnyEvent]]] = {
     "everest_restarts": lambda draw, at_s: [planned.EverestRestarts(at_s=at_s, for_s=draw.long_s(0.1, 30))],
     "everest_silent": lambda draw, at_s: [planned.EverestSilent(at_s=at_s, for_s=draw.long_s(0.5, 40))],
     "history_silent": lambda draw, at_s: [planned.HistorySilent(at_s=at_s, for_s=draw.long_s(0.5, 30))],
-    "broker_lost": lambda draw, at_s: [
-        planned.BrokerLost(at_s=at_s, for_s=draw.long_s(0.01, 30), keeps=draw.rng.random() < 0.5)
-    ],
+    "broker_lost": _draw_broker_lost,
     "mqtt_trouble": _draw_mqtt,
     "psu_restart": _draw_restart_of_psu,
     "psu_key": _draw_key,
@@ -427,6 +492,9 @@ KINDS: dict[str, Callable[[_Draw, float], list[AnyEvent]]] = {
     ],
     "clock_jumps": lambda draw, at_s: [planned.ClockJumps(at_s=at_s, by_s=draw.rng.choice(_JUMPS_S))],
     "handler_raises": _draw_raising,
+    "thread_held": _draw_held,
+    "late_reply": _draw_late_reply,
+    "late_key": _draw_late_key,
     "journal_lost": lambda draw, at_s: [
         planned.JournalLost(at_s=at_s, for_s=draw.long_s(0.1, 30), lost_turns=draw.rng.choice((0, 1, 5)))
     ],
@@ -435,14 +503,14 @@ KINDS: dict[str, Callable[[_Draw, float], list[AnyEvent]]] = {
 """Every kind of fault, and how one of it is drawn. A new kind comes in here (docs/simulation.md)."""
 
 
-def _events(rng: random.Random, connectors: int, seconds: float) -> tuple[AnyEvent, ...]:
+def _events(rng: random.Random, config: Config, seconds: float, *, heartbeats: bool) -> tuple[AnyEvent, ...]:
     events: list[AnyEvent] = []
-    for connector in range(1, connectors + 1):
+    for connector in range(1, len(config.connectors) + 1):
         events += _sessions(rng, connector, seconds)
     events += [
         planned.JournalRotates(at_s=round(rng.uniform(1, seconds), 3)) for _ in range(rng.choice((0, 1, 1, 2)))
     ]
-    events += _storms(rng, connectors, seconds)
+    events += _storms(rng, config, seconds, heartbeats=heartbeats)
     inside = (event for event in events if event.at_s < seconds)
     return tuple(sorted(inside, key=lambda event: event.at_s))
 
@@ -463,11 +531,13 @@ def _sessions(rng: random.Random, connector: int, seconds: float) -> list[AnyEve
     return events
 
 
-def _storms(rng: random.Random, connectors: int, seconds: float) -> list[AnyEvent]:
+def _storms(rng: random.Random, config: Config, seconds: float, *, heartbeats: bool) -> list[AnyEvent]:
     """Faults of the kinds that this seed has, in storms with a calm after each."""
-    draw = _Draw(rng, connectors)
+    draw = _Draw(rng, config)
     share = rng.choice((0.0, 0.1, 0.25, 0.25, 0.5, 0.5, 0.8))
     weights = {kind: rng.choice((1, 1, 3, 10)) for kind in KINDS if rng.random() < share}
+    if weights and not heartbeats:
+        weights["broker_lost"] = 10  # all that such an EVerest can be lost by
     per_minute = rng.choice((0.3, 1.0, 2.0, 4.0, 8.0)) if weights else 0.0
     events: list[AnyEvent] = []
     at_s = START_S

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ...messages import inputs
 from ...messages.config import Config
 from ...messages.outputs import AnyOutput
 from ...replay.last_errors import NOTHING, LastErrors, restore_errors
@@ -19,6 +20,7 @@ from . import plan as planned
 from .everest import Everest
 from .handler_failures import HandlerFailure
 from .invariants import InvariantViolated
+from .io_thread import Hold, IoThread
 from .mqtt import Mqtt
 from .plan import AnyEvent, Plan, kind_of
 from .power_unit import PowerUnit
@@ -58,8 +60,19 @@ class World:
         chance = Chance(plan.seed, self.calendar)
         self._chance = chance
         self._utc_offset_ns = UTC_NS
-        self._mqtt = Mqtt(self.calendar, chance, plan.config.everest_timeout_s)
-        self.power_unit = PowerUnit(plan.config, plan.site, self.calendar, chance, self.utc_ns)
+        self._modbus_thread = IoThread(self.calendar)
+        self._goose_thread = IoThread(self.calendar)
+        self._mqtt_thread = IoThread(self.calendar)
+        self._mqtt = Mqtt(self.calendar, chance, self._mqtt_thread, plan.config.everest_timeout_s)
+        self.power_unit = PowerUnit(
+            plan.config,
+            plan.site,
+            self.calendar,
+            chance,
+            self.utc_ns,
+            modbus_thread=self._modbus_thread,
+            goose_thread=self._goose_thread,
+        )
         self.everest = Everest(
             plan.config, plan.site, self.calendar, chance, self._mqtt, self.power_unit.goose.demand
         )
@@ -267,7 +280,11 @@ class World:
 
     def _happen_to_driver(
         self,
-        event: planned.HandlerRaises | planned.JournalLost | planned.JournalRotates | planned.DriverRestarts,
+        event: planned.HandlerRaises
+        | planned.ThreadHeld
+        | planned.JournalLost
+        | planned.JournalRotates
+        | planned.DriverRestarts,
     ) -> None:
         process = self.process
         if process is None:
@@ -275,6 +292,10 @@ class World:
         match event:
             case planned.HandlerRaises():
                 process.failures.arm(HandlerFailure(event.on, event.call, event.after))
+            case planned.ThreadHeld():
+                cut = None if event.cut_after_s is None else self.power_unit.modbus.cut
+                hold = Hold(event.on, event.for_s, cut, event.cut_after_s or 0.0)
+                self._thread_of(event.on).arm(hold)
             case planned.JournalLost():
                 process.lose_journal("No space left on device", event.lost_turns)
                 self.calendar.after(event.for_s, process.restore_journal)
@@ -283,12 +304,19 @@ class World:
             case planned.DriverRestarts():
                 self._restart(event)
 
+    def _thread_of(self, kind: str) -> IoThread:
+        """The one that makes Inputs of a kind."""
+        threads = {"psu": self._modbus_thread, "goose": self._goose_thread}
+        return threads.get(getattr(inputs, kind).group, self._mqtt_thread)
+
     def _settle(self) -> None:
         """Mend everything; and when 30 s have passed, all must be well."""
         self._begin_again(forgets=False)
         process = self.process
         assert process is not None  # noqa: S101 - narrows the type
         process.failures.arm(None)
+        for thread in (self._modbus_thread, self._goose_thread, self._mqtt_thread):
+            thread.call_off()
         process.restore_journal()
         self._mqtt.mend()
         self.power_unit.mend()

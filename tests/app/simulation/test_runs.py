@@ -66,7 +66,7 @@ def test_cars_are_charged_and_all_is_well_afterwards() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_fault_can_be_borne(kind: str) -> None:
     """In the middle of two charges, and three times."""
-    draw = _Draw(Random(3), 2)
+    draw = _Draw(Random(3), make_config(2))
     faults = [event for at_s in (12.0, 30.0, 37.0) for event in KINDS[kind](draw, at_s)]
     events = [session(charge_s=60.0), session(connector=2, charge_s=60.0), *faults, Settles(at_s=75.0)]
     result = run(plan(*events))
