@@ -293,6 +293,28 @@ def test_a_reply_that_counts_for_a_connector_whose_key_did_not_verify_it(verifie
     found(core, "fsm", lambda core: core.reply(verified=verified))
 
 
+def test_a_reply_that_counts_although_its_connection_is_lost() -> None:
+    core = WatchedCore(make_config(2))
+    core.ready()
+    core.plug_in()
+    former = core.connection
+    core.disconnect()
+    core.advance(0.1)
+    core.connect()
+    core.key()
+    core.alter_states = with_state(phase=ConnectorPhase.RUNNING)
+    found(core, "fsm", lambda core: core.reply(connection=former))
+
+
+def test_a_key_that_counts_although_its_connection_is_lost() -> None:
+    core = WatchedCore(make_config(2))
+    core.ready()
+    core.plug_in()
+    core.disconnect()
+    core.alter_states = with_state(phase=ConnectorPhase.CONNECTED_NO_ALLOCATION)
+    found(core, "fsm", WatchedCore.key)
+
+
 def test_a_key_that_counts_for_another_connector() -> None:
     core = WatchedCore(make_config(2))
     core.ready()

@@ -12,18 +12,22 @@ from typing import Any
 import pytest
 from core_harness import make_config
 from fusioncharger.actors import connector_state
+from fusioncharger.actors.connector_psu import ConnectorAtPsu
 from fusioncharger.actors.connector_supervision import SupervisedConnector
 from fusioncharger.actors.runtime import Runtime
 from fusioncharger.actors.telemetry_publisher import TelemetryPublisher
 from fusioncharger.app.simulation import recording
 from fusioncharger.app.simulation.plan import (
+    BrokerLost,
     HandlerRaises,
     JournalRotates,
+    LinkCut,
     Plan,
     Psu,
     Session,
     Settles,
     Site,
+    ThreadHeld,
     kind_of,
 )
 from fusioncharger.app.simulation.run import CORE_RAISES, Result, run
@@ -33,6 +37,7 @@ from fusioncharger.messages.config import Config
 from fusioncharger.messages.inputs import Input, PsuConnected
 from fusioncharger.messages.outputs import AnyOutput
 from fusioncharger.messages.types import Level
+from msgspec.structs import replace
 
 
 def session(at_s: float = 1.0, connector: int = 1, charge_s: float = 20.0) -> Session:
@@ -187,6 +192,83 @@ def test_a_bug_is_found(
     _, result = failed
     assert result.failure is not None
     assert found in (None, result.failure.invariant), result.failure
+
+
+def takes_late_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply counts whichever connection's key verified it."""
+    original = ConnectorAtPsu._reply
+    monkeypatch.setattr(
+        ConnectorAtPsu, "_reply", lambda self, message: original(self, replace(message, connection=0))
+    )
+
+
+def takes_late_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key counts whichever connection it came on."""
+    original = ConnectorAtPsu._key
+    monkeypatch.setattr(
+        ConnectorAtPsu,
+        "_key",
+        lambda self, connection: original(self, max(connection, self.state.dead_connection + 1)),
+    )
+
+
+def trusts_an_everest_without_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker's loss counts only where there were heartbeats."""
+    original = SupervisedConnector._broker_disconnected
+
+    def disconnected(self: SupervisedConnector) -> None:
+        if self.state.heartbeat_seen:
+            original(self)
+
+    monkeypatch.setattr(SupervisedConnector, "_broker_disconnected", disconnected)
+
+
+SILENT_S = 30.0
+LATE_REPLY = plan(
+    session(charge_s=60.0),
+    LinkCut(at_s=30.0),
+    ThreadHeld(at_s=30.0, on="PowerRequestReplyReceived", for_s=3.0, cut_after_s=0.1),
+    Settles(at_s=60.0),
+)
+LATE_KEY = plan(
+    session(charge_s=60.0),
+    Psu(at_s=20.0, command={"do": "key", "connector": 1, "key": "again"}),
+    Psu(at_s=20.1, command={"do": "silence", "for_s": SILENT_S - 1}),
+    Psu(at_s=20.2, command={"do": "key", "connector": 1, "key": "again"}),
+    ThreadHeld(at_s=49.0, on="RegistersWritten", for_s=1.5),
+    Settles(at_s=60.0),
+    config=make_config(2, f"modbus_timeout_s = {SILENT_S}"),
+    psu_round_s=24.0,
+)
+NO_HEARTBEATS = plan(
+    session(charge_s=60.0), BrokerLost(at_s=30.0, for_s=10.0, keeps=True), Settles(at_s=60.0), heartbeats=False
+)
+
+
+@pytest.mark.parametrize(
+    ("bug", "world", "found"),
+    [
+        (takes_late_replies, LATE_REPLY, "fsm"),
+        (takes_late_keys, LATE_KEY, "fsm"),
+        (trusts_an_everest_without_heartbeats, NO_HEARTBEATS, "everest_lost_ignored"),
+    ],
+)
+def test_a_bug_is_found_in_the_world_that_shows_it(
+    bug: Callable[[pytest.MonkeyPatch], None], world: Plan, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = run(world)
+    assert (sound.failure, sound.settled) == (None, 1)
+    bug(monkeypatch)
+    failure = run(world).failure
+    assert failure is not None
+    assert failure.invariant == found
+
+
+def test_a_request_whose_connection_is_gone_may_fail_as_well() -> None:
+    raising = HandlerRaises(at_s=49.05, on="RegistersWritten", call=1, after=True)
+    events = tuple(sorted((*LATE_KEY.events, raising), key=lambda event: event.at_s))
+    result = run(replace(LATE_KEY, events=events))
+    assert (result.failure, result.handlers_raised) == (None, 1)
 
 
 def test_an_exception_out_of_the_core_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
