@@ -17,6 +17,7 @@ from fusioncharger.actors.connector_supervision import SupervisedConnector
 from fusioncharger.actors.runtime import Runtime
 from fusioncharger.actors.telemetry_publisher import TelemetryPublisher
 from fusioncharger.app.simulation import recording
+from fusioncharger.app.simulation.kinds import KINDS, Draw
 from fusioncharger.app.simulation.plan import (
     BrokerLost,
     HandlerRaises,
@@ -31,7 +32,7 @@ from fusioncharger.app.simulation.plan import (
     kind_of,
 )
 from fusioncharger.app.simulation.run import CORE_RAISES, Result, run
-from fusioncharger.app.simulation.swarm import KINDS, _Draw, plan_of
+from fusioncharger.app.simulation.swarm import plan_of
 from fusioncharger.io.key_ring import KeyRing
 from fusioncharger.messages.config import Config
 from fusioncharger.messages.inputs import Input, PsuConnected
@@ -71,7 +72,7 @@ def test_cars_are_charged_and_all_is_well_afterwards() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_fault_can_be_borne(kind: str) -> None:
     """In the middle of two charges, and three times."""
-    draw = _Draw(Random(3), make_config(2))
+    draw = Draw(Random(3), make_config(2))
     faults = [event for at_s in (12.0, 30.0, 37.0) for event in KINDS[kind](draw, at_s)]
     events = [session(charge_s=60.0), session(connector=2, charge_s=60.0), *faults, Settles(at_s=75.0)]
     result = run(plan(*events))
