@@ -48,12 +48,14 @@ class Watched:
             return f"the {self.name} thread has died"
         if self.pulse is None:
             return ""
+        # Before the beats: who leaves a block adds a beat first.
+        limit = BLOCKING_LOOKS if self.pulse.may_block else LOOKS
         if self.pulse.beats != self.last_beats:
             self.last_beats = self.pulse.beats
             self.silent_looks = 0
             return ""
         self.silent_looks += 1
-        if self.silent_looks >= (BLOCKING_LOOKS if self.pulse.may_block else LOOKS):
+        if self.silent_looks >= limit:
             return f"the {self.name} thread hangs"
         self.nudge()
         return ""

@@ -16,15 +16,19 @@ class Pulse:
 
     def __init__(self) -> None:
         self.beats = 0
-        """Turns of the thread's loop. The thread adds 1 in each."""
+        """Turns of the thread's loop. The thread adds 1 in each, and `blocking` at its end."""
         self.may_block = False
         """The thread is where waiting is not ours to limit: a name server's answer."""
 
     @contextmanager
     def blocking(self) -> Iterator[None]:
-        """While the thread is in the block, it may take as long as a resolver does."""
+        """While the thread is in the block, it may take as long as a resolver does.
+
+        The block's end is a sign of life: how long it took is not held against what comes after it.
+        """
         self.may_block = True
         try:
             yield
         finally:
+            self.beats += 1
             self.may_block = False

@@ -47,6 +47,14 @@ def test_a_thread_that_asks_a_name_server_is_given_more_time():
     assert watched.complaint() == ""
 
 
+def test_how_long_it_was_given_is_not_held_against_what_comes_next():
+    pulse = Pulse()
+    watched = Watched("link", lambda: True, pulse)
+    with pulse.blocking():
+        assert [watched.complaint() for _ in range(LOOKS + 2)] == [""] * (LOOKS + 2)
+    assert [watched.complaint() for _ in range(LOOKS + 1)] == [""] * LOOKS + ["the link thread hangs"]
+
+
 def test_without_a_pulse_it_only_has_to_live():
     watched = Watched("process log", lambda: True)
     assert [watched.complaint() for _ in range(2 * BLOCKING_LOOKS)] == [""] * 2 * BLOCKING_LOOKS

@@ -19,6 +19,7 @@ import pytest
 from broker import Mosquitto, free_port, wait_until_accepting
 from fakes.mqtt_driver import STATUS, TIMEOUT_S, TOPIC
 from fakes.tcp_proxy import TcpProxy
+from fusioncharger.app.supervision import LOOK_INTERVAL_S, Watched
 from fusioncharger.io.mqtt_connection import QUEUE_LIMIT
 
 
@@ -142,6 +143,26 @@ def test_the_broker_may_come_later_and_is_not_awaited_in_a_hot_loop(tmp_path, st
     with mosquitto:
         driver.expect(("connected", False))
         assert driver.client.is_alive()
+
+
+def test_a_broker_that_is_out_of_reach_is_tried_on_and_nothing_hangs(start, log, monkeypatch):
+    """Its machine is off: no answer to any SYN. Everything is five times as fast as it is in the driver."""
+    monkeypatch.setattr("fusioncharger.io.mqtt_connection.CONNECT_TIMEOUT_S", 0.4)
+    monkeypatch.setattr("fusioncharger.io.mqtt_client.LAST_RETRY_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        for _ in range(2):  # its queue is full: the kernel drops what comes then
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(server.getsockname())
+        client = start(server.getsockname()[1]).client
+        log.wait_for("timed out; trying on")
+        watched = Watched("MQTT client", client.is_alive, client.pulse)
+        complaints = []
+        for _ in range(15):
+            time.sleep(LOOK_INTERVAL_S / 5)  # supervision looks, whatever the thread does
+            complaints.append(watched.complaint())
+        assert complaints == [""] * 15
 
 
 def test_a_failing_callback_is_logged_and_kills_nothing(broker, start, log):
