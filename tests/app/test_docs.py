@@ -115,3 +115,16 @@ def test_the_toml_of_the_documents_is_toml() -> None:
     for page in DOCS.glob("*.md"):
         for block in blocks(page.name, "toml"):
             tomllib.loads(block)
+
+
+def test_the_units_of_the_documents_have_no_comment_behind_a_value() -> None:
+    """systemd would take it for a part of the value."""
+    units = [(DOCS / "fusioncharger.service").read_text()]
+    units += [
+        text
+        for page in DOCS.glob("*.md")
+        for text in re.findall(r"^ *\[Service\]\n.*?```", page.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    assert len(units) > 1
+    for line in "\n".join(units).splitlines():
+        assert line.lstrip().startswith("#") or "#" not in line, line

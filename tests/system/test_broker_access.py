@@ -1,8 +1,14 @@
 """docs/mosquitto.acl in force: a whole charge with nothing denied, and nobody else who can ask for power."""
 
+import contextlib
+import itertools
+import os
+import pwd
 import queue
 import re
+import socket
 import subprocess
+import tempfile
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -20,13 +26,16 @@ from fusioncharger.io.mqtt_connection import Session
 from fusioncharger.messages.config import MqttConfig
 from fusioncharger.messages.inputs import ModeRequested
 from paho.mqtt.enums import CallbackAPIVersion
-from requirements import require_program
+from requirements import require_program, unavailable
 from rig import TIMEOUT_S, Everest, Rig, rig
 
 DOCS = Path(__file__).parents[2] / "docs"
 ACCESS_LIST = DOCS / "mosquitto.acl"
 USERS = ("fusioncharger", "everest", "devices", "dashboard")
 M2E = ("mode", "capabilities", "voltage_current", "raise_error", "clear_error", "communication_check")
+NOBODY = 65534
+GROUP_OF_EVEREST = 64000
+"""Some group that nobody is in."""
 MODE = "everest_api/1/power_supply_DC/psu_1/e2m/mode"
 
 
@@ -168,6 +177,51 @@ def test_the_driver_is_granted_what_the_example_needs_and_no_more() -> None:
 @pytest.mark.parametrize("user", [user for user in USERS if user != "everest"])
 def test_only_everest_may_write_what_asks_for_power(user: str) -> None:
     assert not any("/e2m/" in topic or topic in ("#", "+/#") for topic in granted(user, "(?:write|readwrite)"))
+
+
+def may_connect(socket_path: Path, group: int) -> bool:
+    """Whether somebody who is nobody, but in this group, gets at the socket."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(OSError):
+            os.setgroups([])
+            os.setgid(group)
+            os.setuid(NOBODY)
+            socket.socket(socket.AF_UNIX).connect(str(socket_path))
+            status = 0
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_documented_socket_is_for_everests_group_alone() -> None:
+    """mosquitto as its own user, with the directory as the line for systemd-tmpfiles makes it."""
+    text = (DOCS / "security.md").read_text()
+    (line,) = re.findall(r"echo '(d /run/everest .*)' > /etc/tmpfiles.d", text)
+    _, name, mode, user, group = line.split()
+    assert f"listener 0 {name}/mqtt.sock" in text
+    assert (user, group) == ("mosquitto", "everest")
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        directory = Path(place) / "everest"
+        directory.mkdir()
+        try:
+            os.chown(directory, pwd.getpwnam(user).pw_uid, GROUP_OF_EVEREST)
+        except OSError as error:
+            unavailable(f"a directory cannot be given away ({error.strerror}): run as root")
+        directory.chmod(int(mode, 8))
+        config = Path(place) / "mosquitto.conf"
+        config.write_text(f"listener 0 {directory}/mqtt.sock\nallow_anonymous true\n")
+        command = [require_program("mosquitto"), "-c", str(config)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as broker:
+            try:
+                assert broker.stdout is not None
+                said = list(itertools.takewhile(lambda line: "running" not in line, broker.stdout))
+                assert broker.poll() is None, said
+                assert may_connect(directory / "mqtt.sock", GROUP_OF_EVEREST)
+                assert not may_connect(directory / "mqtt.sock", GROUP_OF_EVEREST + 1)
+            finally:
+                broker.kill()
 
 
 def test_the_documented_broker_lets_everest_and_the_driver_in(tmp_path: Path) -> None:
