@@ -6,6 +6,7 @@ whether every thread lives and moves (supervision.py, behaviour.md §10).
 
 import gc
 import logging
+import math
 import os
 import selectors
 import signal
@@ -89,6 +90,8 @@ class Driver:
         self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
         self._logged_journal_failure = ""
         self._look_due_s = time.monotonic()
+        self._turned_s = math.inf
+        """When the core last finished a turn, monotonic."""
         self._systemd = SystemdNotifier.of_environment(os.environ)
 
         clock = Clock()
@@ -233,7 +236,15 @@ class Driver:
         self._look_due_s = time.monotonic() + LOOK_INTERVAL_S
 
     def _turned(self) -> None:
-        """The core has finished a turn; in its thread."""
+        """The core has finished a turn; in its thread.
+
+        If the whole process stood still, it may be this thread that runs first afterwards: then nobody else has
+        seen how long it was.
+        """
+        now_s = time.monotonic()
+        silent_s, self._turned_s = now_s - self._turned_s, now_s
+        if silent_s > CORE_TIMEOUT_S:
+            self.fatal(f"the core has not finished a turn for {silent_s:.1f} s")
         self._publisher.core_turned()
         self._systemd.turned()
 

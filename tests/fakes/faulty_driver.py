@@ -6,6 +6,7 @@
     PART dies       that part's thread ends the next time that it does its work
     PART hangs      that part's thread hangs there, with the locks that it holds then
     small backlog   only that the journal's backlog holds 64 KiB
+    end hangs       at the end the journal's closing hangs; 2 s are the limit for the end
 
 Only the fault is added; everything else is the driver as it is.
 """
@@ -21,6 +22,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from fusioncharger.actors.connector import Connector
 from fusioncharger.actors.runtime import Runtime
+from fusioncharger.app import driver
 from fusioncharger.app.cli import main
 from fusioncharger.app.core_loop import CoreLoop
 from fusioncharger.io.af_packet_port import AfPacketPort
@@ -88,6 +90,9 @@ def install(fault: str) -> None:
             spoil(Runtime, "turn", is_trigger, end_thread)
         case ["small", "backlog"]:
             journal.Journal.__init__.__kwdefaults__["backlog_bytes"] = 65536
+        case ["end", "hangs"]:
+            driver.END_TIMEOUT_S = 2.0
+            spoil(journal.Journal, "close", lambda *_: True, hang)
         case [part, how]:
             spoil(CoreLoop, "put", is_trigger, set_off.set)
             thread, owner, method = PARTS[part]

@@ -29,6 +29,8 @@ LIMIT_S = 5.0
 """behaviour.md §10."""
 STOP_LIMIT_S = 5.0
 """From the first stop request to the end of the process, whatever hangs."""
+STILL_S = 3.0
+"""Longer than the core may be silent, shorter than the power unit believes a frame."""
 UNAVAILABLE = "VendorWarning", "journal_unavailable"
 
 
@@ -93,6 +95,34 @@ def thread_fails(fault: str, reason: str, directory: Path) -> str:
             # The log says in which call.
             assert any("is in: " in line and "hang (faulty_driver" in line for line in lines)
         return f"stop requests after {stopped_s:.1f} s, end of the process after {ended_s:.1f} s"
+
+
+def process_stands_still(directory: Path) -> str:
+    """Whichever thread runs first afterwards: no power goes on from before."""
+    with rig(directory, connectors=2) as system:
+        charging_driver(system, "small backlog")
+        system.driver.popen.send_signal(signal.SIGSTOP)
+        time.sleep(STILL_S)
+        mark = system.mock.events.mark()
+        system.driver.popen.send_signal(signal.SIGCONT)
+        for connector in (1, 2):
+            system.wait_stop(connector, after=mark)
+        assert system.driver.wait() == 1
+        for connector in (1, 2):  # the publisher may have begun with a stop request of its own
+            assert [stop["sq_num"] for stop in stops_of(system, connector, mark)][-5:] == [0, 1, 2, 3, 4]
+        assert any("the core has not finished a turn for" in line for line in system.driver.log.all())
+        return "power stops"
+
+
+def end_hangs(directory: Path) -> str:
+    with rig(directory) as system:
+        mark = charging_driver(system, "end hangs")
+        system.driver.popen.terminate()
+        system.wait_stop(1, after=mark)
+        assert system.driver.wait() == 1
+        ended_s = time.time() - fault_utc_s(system)
+        assert 0.5 < ended_s < 4, ended_s
+        return f"end of the process {ended_s:.1f} s after that"
 
 
 def process_log_hangs(directory: Path) -> str:
@@ -242,6 +272,8 @@ THREADS = {
 
 SCENARIOS: dict[str, Callable[[Path], str]] = {
     **{fault: partial(thread_fails, fault, reason) for fault, reason in THREADS.items()},
+    "process stands still": process_stands_still,
+    "end hangs": end_hangs,
     "log hangs": process_log_hangs,
     "recorder dies": recorder_is_killed,
     "recorder hangs": recorder_hangs,
