@@ -22,6 +22,10 @@ ROOT = logging.getLogger("fusioncharger")
 LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+"""What a board or a broker says may hold line ends: it must not be able to make a line of its own."""
+
+
 class _PlainFormatter(logging.Formatter):
     """`2026-11-23T20:04:01.123Z WARNING connector 1: text`"""
 
@@ -30,7 +34,7 @@ class _PlainFormatter(logging.Formatter):
         connector = getattr(record, "connector", 0)
         subject = f"connector {connector}: " if connector else ""
         line = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z {record.levelname} {subject}"
-        line += record.getMessage()
+        line += record.getMessage().translate(_CONTROLS)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
