@@ -141,8 +141,9 @@ class MqttClient:
         except OSError as error:
             connection.loss = str(error)
         except Exception as error:
-            log.exception("MQTT: the connection failed")
             connection.loss = f"{type(error).__name__}: {error}"
+            if connection.loss != self._complaint:
+                log.exception("MQTT: the connection failed")
         self._connection = None
         if connection.is_online and not self._closing.is_set():
             log.warning("MQTT: connection lost: %s", connection.loss)

@@ -195,6 +195,25 @@ def test_a_broker_that_talks_nonsense_kills_nothing(start, log):
     assert driver.events.empty()
 
 
+def test_a_suback_that_answers_something_else_is_said_once(start, log):
+    connack, suback_of_nothing = b"\x20\x03\x00\x00\x00", b"\x90\x03\x00\x01\x00"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        driver = start(server.getsockname()[1])
+        for _ in range(3):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(connack)
+                connection.recv(1000)
+                connection.sendall(suback_of_nothing)
+                while connection.recv(1000):
+                    pass
+        log.wait_for("trying on")
+        assert driver.client.is_alive()
+    assert log.count("the connection failed") == 1
+    assert driver.events.empty()
+
+
 def test_status_shows_online_and_offline(broker, start):
     with Peer(broker.port, STATUS) as peer:
         driver = start(broker.port)
