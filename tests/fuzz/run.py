@@ -55,6 +55,10 @@ def main() -> int:
     parser.add_argument("--minimise", action="store_true")
     # libFuzzer's merge runs this program again, with options of its own.
     arguments, options = parser.parse_known_args()
+    if arguments.seconds < 1:  # libFuzzer takes 0 for: without end
+        parser.error("--seconds: 1 or more")
+    if unknown := [option for option in options if option.startswith("--")]:
+        parser.error(f"unknown: {' '.join(unknown)}")
     sys.path.insert(0, str(TESTS))
     logging.disable()  # pymodbus tells of every PDU that it does not know
     if arguments.inputs:

@@ -1,6 +1,8 @@
 """The fuzz targets over their corpora, and over what hypothesis makes up (docs/fuzzing.md)."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,13 @@ def test_every_target_has_a_small_corpus() -> None:
     assert all(0 < len(found) <= MAX_FILES for found in sizes.values())
     assert max(map(max, sizes.values())) <= MAX_FILE_BYTES
     assert sum(map(sum, sizes.values())) <= MAX_CORPUS_BYTES
+
+
+@pytest.mark.parametrize("options", [["--seconds", "0"], ["--second", "-1"], ["--secnds", "5"]])
+def test_the_runner_never_runs_without_end(options: list[str]) -> None:
+    """As libFuzzer would with 0 seconds, and with options that it does not know."""
+    command = [sys.executable, str(Path(__file__).with_name("run.py")), "mqtt", *options]
+    assert subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 2
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -1,21 +1,24 @@
 """That a target can fail: a bug is put in, and its corpus finds it."""
 
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fusioncharger.actors.connector import Connector
-from fusioncharger.app import check_config, everest_config
-from fusioncharger.io import goose_codec, goose_receiver
+from fusioncharger.app import bundle_verify, check_config, everest_config
+from fusioncharger.io import goose_codec, goose_receiver, goose_replay_guard
 from fusioncharger.io.everest_codec import EverestCodec
+from fusioncharger.io.goose_replay_guard import ReplayGuard
 from fusioncharger.io.key_ring import KeyRing
 from fusioncharger.io.modbus_adu import AduStream
 from fusioncharger.messages.config import parse
 from fusioncharger.messages.inputs import SetpointRequested
+from fusioncharger.mock import scenario
 from fusioncharger.mock.goose_side import _Demand
 from fusioncharger.mock.tls_session import TlsSession
 from fusioncharger.replay import reader, recover
-from fuzz.run import CORPUS, load
+from fuzz.run import CORPUS, TARGETS, load
 from msgspec.structs import replace
 
 Broken = Callable[[Any], Callable[..., Any]]
@@ -57,6 +60,17 @@ def takes_retained(decode: Any) -> Callable[..., Any]:
     return lambda codec, topic, payload, **flags: decode(codec, topic, payload, **{**flags, "retained": False})
 
 
+def remembers_what_it_suspects(judge: Any) -> Callable[..., Any]:
+    def broken(guard: Any, *arguments: Any, **when: Any) -> Any:
+        found = judge(guard, *arguments, **when)
+        if found is not None:
+            for publisher in guard._publishers.values():
+                publisher.valid_until_ns += 1
+        return found
+
+    return broken
+
+
 def keeps_one_too_few(before: Any) -> Callable[..., Any]:
     def broken(segment: Any) -> Any:
         last_turn, records, damage = before(segment)
@@ -72,6 +86,8 @@ def keeps_one_too_few(before: Any) -> Callable[..., Any]:
         ("modbus", KeyRing, "mask_adu", lambda _: lambda _ring, adu, *_range: adu),
         ("goose", goose_receiver, "verify", lambda _: lambda *_: True),
         ("goose", goose_codec, "decode_usual_header", forgets_sq_num),
+        ("goose", goose_replay_guard, "_suspected", lambda _: lambda *_: None),
+        ("goose", ReplayGuard, "judge", remembers_what_it_suspects),
         ("mqtt", EverestCodec, "decode", takes_retained),
         ("core", Connector, "handle", raises_at_a_huge_setpoint),
         ("config", check_config, "of_table", lambda _: lambda _table, name: parse(ONE_CONNECTOR, name)),
@@ -84,6 +100,8 @@ def keeps_one_too_few(before: Any) -> Callable[..., Any]:
             "power_w",
             lambda _: lambda demand, _rated_w: demand.voltage_v * demand.current_a,
         ),
+        ("bundle", bundle_verify, "_CANNOT_UNPACK", lambda _: zipfile.BadZipFile),
+        ("scenario", scenario, "TomlError", lambda _: KeyError),
         ("tls", TlsSession, "receive", lambda receive: lambda tls, data: receive(tls, data)[:-1]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -97,6 +115,11 @@ def test_a_bug_is_found(
     for path in sorted((CORPUS / target).iterdir()):
         try:
             check(path.read_bytes())
-        except (AssertionError, ValueError):
+        except Exception:  # noqa: BLE001 - any is a finding
             found += 1
     assert found
+
+
+def test_every_target_has_a_bug_here() -> None:
+    (bugs,) = [mark for mark in test_a_bug_is_found.pytestmark if mark.name == "parametrize"]
+    assert {bug[0] for bug in bugs.args[1]} == set(TARGETS)
