@@ -64,6 +64,7 @@ def measure(log: list[Path], *, quick: bool) -> list[Figure]:
 def measure_journal(*, quick: bool) -> list[Figure]:
     """What the journal costs the core thread."""
     paced = journal_cost.measure((2 if quick else 20) * journal_cost.TURNS_PER_S, journal_cost.TURNS_PER_S)
+    assert paced.is_complete, "the recorder has not written everything"
     limits = {"p50": 40.0, "p99": 200.0}
     name = f"a turn of an Input and three Outputs, {journal_cost.TURNS_PER_S:,}/s"
     return [

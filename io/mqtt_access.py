@@ -78,8 +78,9 @@ def load_password(broker: MqttConfig) -> str | None:
     if is_none:
         msg = f"mqtt.password_file: {path} is no file"
         raise BrokerAccessError(msg)
-    if not lines:
-        msg = f"mqtt.password_file: {path} is empty; its first line has to be the password"
+    if not lines or not lines[0]:
+        what = "begins with an empty line" if lines else "is empty"
+        msg = f"mqtt.password_file: {path} {what}; its first line has to be the password"
         raise BrokerAccessError(msg)
     return lines[0]
 

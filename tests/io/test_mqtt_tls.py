@@ -153,6 +153,7 @@ def test_a_broker_without_tls(tmp_path, start, log):
 
 def test_files_are_examined_before_the_first_connection(tmp_path):
     site = Site(tmp_path)
+    put(tmp_path / "blank", f"\n{PASSWORD}\n".encode())
     access = load_access(MqttConfig(**site.access))
     assert access.password == PASSWORD
     assert access.tls is not None
@@ -163,6 +164,7 @@ def test_files_are_examined_before_the_first_connection(tmp_path):
         ({"client_key": f"{tmp_path}/broker.key"}, "mqtt.client_key: "),
         ({"client_cert": f"{tmp_path}/ca.pem"}, "the key does not belong to the certificate"),
         ({"host": "a" * 300}, "mqtt.host: "),
+        ({"password_file": f"{tmp_path}/blank"}, "begins with an empty line; its first line has to be"),
         ({"password_file": "none"}, "mqtt.password_file: none cannot be read: No such file"),
     ):
         with pytest.raises(BrokerAccessError) as caught:
