@@ -157,7 +157,7 @@ def _missing_by_manager(config: Config, connector: ConnectorConfig) -> str:
 def check_intentions(settings: Settings) -> list[Row]:
     """Settings that are allowed, but not for a dispenser with cars, or without effect."""
     config = settings.config
-    said = [*_of_goose(config), *_of_everest(config), *_of_tls(config)]
+    said = [*_of_goose(config), *_of_everest(config), *unused_secrets(config)]
     return [warning(key, text) for key, text in said if settings.has(key)]
 
 
@@ -197,7 +197,8 @@ def _of_everest(config: Config) -> Iterator[tuple[str, str]]:
         yield "esn", "is the default; the power unit shows it as this dispenser's serial number"
 
 
-def _of_tls(config: Config) -> Iterator[tuple[str, str]]:
+def unused_secrets(config: Config) -> Iterator[tuple[str, str]]:
+    """Passwords and certificates that are given and not used: the connection is less safe than it looks."""
     if config.mqtt.password_file and not config.mqtt.username:
         yield "mqtt.password_file", "has no effect without mqtt.username"
     if not config.mqtt.tls_enabled:

@@ -19,6 +19,7 @@ from ..messages.config import Config, ConfigError, parse
 from ..replay.directory_lock import DirectoryInUseError, DirectoryLock
 from ..replay.journal import boot_id
 from ..replay.last_errors import NOTHING, LastErrors, restore_errors
+from .check_config import unused_secrets
 from .driver import EXIT_FAILED, Driver
 from .process_log import ProcessLog
 
@@ -131,7 +132,9 @@ def load_tls(config: Config, name: Path) -> ssl.SSLContext | None:
 
 
 def _warn_of_files(config: Config) -> None:
-    """What does not keep TLS and the login at the broker from working today."""
+    """What does not keep TLS and the login at the broker from working today, or keeps them from being used."""
+    for name, text in unused_secrets(config):
+        log.warning("%s: %s", name, text)
     found = examine(_tls_files(config), datetime.now(UTC))[0] if config.tls_enabled else []
     for finding in found + broker_findings(config.mqtt):
         log.warning("%s: %s: %s", finding.name, finding.path, finding.text)

@@ -141,8 +141,10 @@ def test_the_log_as_json_and_a_driver_alone(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     file = tmp_path / "site.toml"
     file.write_text(
-        f'ethernet_interface = "udp:0:{port}"\npsu_ip = "127.0.0.1"\npsu_port = {port}\n{CONNECTOR}'
-        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n[journal]\ndir = "{tmp_path / "sessions"}"\n'
+        f'ethernet_interface = "udp:0:{port}"\npsu_ip = "127.0.0.1"\npsu_port = {port}\n'
+        f'psu_ca_cert = "ca.pem"\n{CONNECTOR}'
+        f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\nca_cert = "ca.pem"\n'
+        f'[journal]\ndir = "{tmp_path / "sessions"}"\n'
     )
     driver = subprocess.Popen(
         [sys.executable, "-m", "fusioncharger", "run", "--config", str(file), "--log-json"],
@@ -160,5 +162,10 @@ def test_the_log_as_json_and_a_driver_alone(tmp_path: Path) -> None:
     assert {"time", "level", "logger", "text"} <= lines[0].keys()
     assert any("link to the PSU failed" in line["text"] for line in lines)
     assert any("development" in line["text"] for line in lines), lines
+    warned = [line["text"] for line in lines if "without effect" in line["text"]]
+    assert warned == [
+        "mqtt.tls_enabled: false: mqtt.ca_cert without effect",
+        "tls_enabled: false: psu_ca_cert without effect",
+    ]
     (log,) = (tmp_path / "sessions").glob("*.mcap")
     assert run("replay", str(log)).stdout.startswith("identical: ")
