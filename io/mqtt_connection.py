@@ -26,7 +26,8 @@ from .pulse import Pulse
 KEEPALIVE_S = 5
 """A broker that falls silent is given up after at most twice this."""
 CONNECT_TIMEOUT_S = 2.0
-CONNACK_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 2.0
+"""For CONNACK, and then for SUBACK."""
 CLOSED = "connection closed"
 QUEUE_LIMIT = 1000
 """QoS 1 messages that wait for their PUBACK; what comes on top is dropped. paho has no such limit for QoS 0:
@@ -77,6 +78,8 @@ class MqttConnection:
         self._pulse = pulse
         self._socket: socket.socket | None = None
         self._answered = False
+        self._answer_due_s = math.inf
+        """Until when the broker has to answer, monotonic; of no more use when it is online."""
         self._finishing = False
         self._session_present = False
         self._last_qos_1: paho.MQTTMessageInfo | None = None
@@ -116,11 +119,11 @@ class MqttConnection:
             client.on_socket_open = client.on_connect = client.on_subscribe = client.on_disconnect = None
 
     def _serve(self) -> None:
-        deadline = time.monotonic() + CONNACK_TIMEOUT_S
+        self._answer_due_s = time.monotonic() + ANSWER_TIMEOUT_S
         try:
-            while self._client.loop(timeout=1.0 if self._answered else 0.1) is MQTTErrorCode.MQTT_ERR_SUCCESS:
+            while self._client.loop(timeout=1.0 if self.is_online else 0.1) is MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._pulse.beats += 1
-                if not self._answered and time.monotonic() > deadline:
+                if not self.is_online and time.monotonic() > self._answer_due_s:
                     self.loss = "the broker does not answer"
                     return
         finally:
@@ -198,6 +201,7 @@ class MqttConnection:
         _properties: Properties | None,
     ) -> None:
         self._answered = True
+        self._answer_due_s = time.monotonic() + ANSWER_TIMEOUT_S
         if reason.is_failure:
             self.version_refused = reason == "Unsupported protocol version"
             self.loss = f"login refused: {reason}"

@@ -195,6 +195,24 @@ def test_a_broker_that_talks_nonsense_kills_nothing(start, log):
     assert driver.events.empty()
 
 
+def test_a_broker_that_never_acknowledges_the_subscription_is_given_up(start, log, monkeypatch):
+    monkeypatch.setattr("fusioncharger.io.mqtt_connection.ANSWER_TIMEOUT_S", 0.3)
+    connack = b"\x20\x03\x00\x00\x00"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(TIMEOUT_S)
+        driver = start(server.getsockname()[1])
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(connack)
+                connection.settimeout(2)
+                while connection.recv(1000):
+                    pass
+        log.wait_for("the broker does not answer; trying on")
+    assert driver.events.empty()
+
+
 def test_a_suback_that_answers_something_else_is_said_once(start, log):
     connack, suback_of_nothing = b"\x20\x03\x00\x00\x00", b"\x90\x03\x00\x01\x00"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -331,7 +349,7 @@ def amqtt_broker():
 
 def test_a_broker_of_mqtt_3_1_1_only_is_said_once(start, log, monkeypatch):
     # amqtt reads on past a CONNECT that has MQTT 5 properties, and never answers.
-    monkeypatch.setattr("fusioncharger.io.mqtt_connection.CONNACK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("fusioncharger.io.mqtt_connection.ANSWER_TIMEOUT_S", 0.3)
     with amqtt_broker() as port, TcpProxy(port) as proxy, Peer(port, "from/us") as peer:
         driver = start(proxy.port)
         for _ in range(2):
