@@ -83,4 +83,4 @@ class SystemdNotifier:
         if self._socket is not None:
             # The socket is full, or gone with systemd itself: neither is a reason to stop charging.
             with contextlib.suppress(OSError):
-                self._socket.sendto(text.encode(), self._address)
+                self._socket.sendto(text.encode(errors="replace"), self._address)

@@ -60,6 +60,15 @@ def test_ready_watchdog_and_stopping(systemd: tuple[str, Callable[[], list[str]]
     assert heard() == []
 
 
+def test_a_reason_that_is_no_text_keeps_nobody_from_ending(systemd: tuple[str, Callable[[], list[str]]]):
+    """A path that is not UTF-8, as Python shows it in an error."""
+    address, heard = systemd
+    notifier = SystemdNotifier(address)
+    notifier.stopping("no such file: /x\udcff")
+    assert heard() == ["STOPPING=1\nSTATUS=stopping: no such file: /x?"]
+    notifier.close()
+
+
 def test_turns_without_supervision_do_not_count(systemd: tuple[str, Callable[[], list[str]]]):
     address, heard = systemd
     clock = Clock()
