@@ -33,6 +33,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 ACCESS_LIST = DOCS / "mosquitto.acl"
 USERS = ("fusioncharger", "everest", "devices", "dashboard")
 M2E = ("mode", "capabilities", "voltage_current", "raise_error", "clear_error", "communication_check")
+LISTEN = "0A"
+"""In /proc/net/tcp."""
 NOBODY = 65534
 GROUP_OF_EVEREST = 64000
 """Some group that nobody is in."""
@@ -70,6 +72,22 @@ def move_to(system: Rig, broker: Mosquitto) -> Everest:
     return Everest(broker.port, ("devices", "devices"))
 
 
+def open_ports(pid: int) -> list[str]:
+    """Where others could reach the process: TCP that listens, and any UDP."""
+    process = Path(f"/proc/{pid}")
+    inodes = set()
+    for descriptor in (process / "fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(descriptor.readlink().name.removeprefix("socket:").strip("[]"))
+    found = []
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in (process / "net" / table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if inode in inodes and (state == LISTEN or table.startswith("udp")):
+                found.append(f"{table} {local}")
+    return found
+
+
 def test_a_whole_charge_with_the_access_list_in_force(tmp_path: Path) -> None:
     with rig(tmp_path) as system, guarded(tmp_path) as (broker, log):
         devices = move_to(system, broker)
@@ -98,6 +116,8 @@ def test_a_whole_charge_with_the_access_list_in_force(tmp_path: Path) -> None:
             everest.wait("psu_1/m2e/mode", '"Off"')
             devices.bsp(1, "A")
             everest.wait("psu_1/m2e/communication_check", "true")
+            assert [open_ports(pid) for pid in (system.driver.popen.pid, *system.driver.children())] == [[], []]
+            assert open_ports(system.mock.popen.pid), "where there is one it is seen"
             assert system.driver.terminate() == 0
             assert dashboard.wait("dispenser/1/status", "offline") == "offline"
             assert denied(log) == []
