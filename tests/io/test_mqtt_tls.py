@@ -5,6 +5,8 @@ works as it does without TLS, what is wrong is said once and clearly, what is me
 import contextlib
 import gc
 import queue
+import re
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from fakes.guarded_broker import PASSWORD, Site
 from fakes.mqtt_driver import TOPIC, Driver
 from fakes.pki import NOW, make_pem, put
 from fakes.tcp_proxy import TcpProxy
-from fusioncharger.io.mqtt_access import BROKER, BrokerAccess, BrokerAccessError, load_access
+from fusioncharger.io.mqtt_access import BROKER, BrokerAccess, BrokerAccessError, findings, load_access
 from fusioncharger.messages.config import MqttConfig
+from requirements import require_program
 
 DAY = timedelta(days=1)
 
@@ -171,6 +174,23 @@ def test_files_are_examined_before_the_first_connection(tmp_path):
             load_access(MqttConfig(**(site.access | broken)))
         assert said in str(caught.value)
         assert PASSWORD not in str(caught.value)
+
+
+def test_the_documented_certificates_fit_together(tmp_path, start):
+    """The commands of security.md, and a broker that has what they make."""
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    (commands,) = re.findall(r"^```sh\n(new=.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert "DNS:broker.local" in commands
+    require_program("openssl")
+    site = Site(tmp_path)
+    for path in (*tmp_path.glob("*.pem"), *tmp_path.glob("*.key")):
+        path.unlink()
+    script = commands.replace("broker.local", "localhost")
+    subprocess.run(["/bin/sh", "-ec", script], cwd=tmp_path, check=True, capture_output=True)
+    with site.mosquitto as mosquitto:
+        driver = start(mosquitto.port, **(site.access | {"ca_cert": f"{tmp_path}/ca.pem"}))
+        driver.expect(("connected", False))
+    assert findings(MqttConfig(**(site.access | {"ca_cert": f"{tmp_path}/ca.pem"}))) == []
 
 
 def open_descriptors():
