@@ -156,6 +156,8 @@ class Driver:
         gc.freeze()
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+            signal.signal(signal.SIGHUP, self._on_signal)
         signal.set_wakeup_fd(self._wake)
         self._publisher.start()
         self._link.start()

@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT. 0: ended as told; 1: a part failed, or the GOOSE interface cannot be used;
-    2: configuration."""
+    """Run until SIGTERM, SIGINT or SIGHUP. 0: ended as told; 1: a part failed, or the GOOSE interface cannot
+    be used; 2: configuration."""
     try:
         config = load_config(arguments.config)
         check_broker_files(config, arguments.config)

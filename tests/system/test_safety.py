@@ -228,7 +228,7 @@ def test_a_blocked_core_cannot_go_on_with_power(tmp_path: Path) -> None:
         assert len(stops) >= 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_ending_stops_power_first(tmp_path: Path, number: signal.Signals) -> None:
     with rig(tmp_path, connectors=2) as system:
         system.start_driver()
