@@ -23,8 +23,9 @@ from fusioncharger.app.run_command import load_config
 from fusioncharger.io.everest_codec import EverestCodec
 from fusioncharger.io.mqtt_client import MqttClient
 from fusioncharger.io.mqtt_connection import Session
-from fusioncharger.messages.config import MqttConfig
+from fusioncharger.messages.config import MqttConfig, parse
 from fusioncharger.messages.inputs import ModeRequested
+from fusioncharger.messages.outputs import ActiveErrorsRequested
 from paho.mqtt.enums import CallbackAPIVersion
 from requirements import require_program, unavailable
 from rig import TIMEOUT_S, Everest, Rig, rig
@@ -192,6 +193,42 @@ def test_the_driver_is_granted_what_the_example_needs_and_no_more() -> None:
     published = {f"everest_api/1/power_supply_DC/{module_id}/m2e/{name}" for module_id in ids for name in M2E}
     assert granted("fusioncharger", "write") == published | {f"{config.telemetry_topic_prefix}/#"}
     assert granted("fusioncharger", "readwrite") == set()
+
+
+BUILT_IN = """
+error_history = "errors"
+upstream_voltage_source = "OVM"
+[[connectors]]
+global_connector_number = 1
+max_export_current_A = 1
+max_export_power_W = 1
+power_supply_DC = "psu_1"
+evse_board_support = "bsp_1"
+evse_manager = "manager_1"
+over_voltage_monitor = "ovm_1"
+"""
+
+
+def test_what_is_offered_for_other_devices_is_what_they_need() -> None:
+    """The lines that are a comment, to be taken over by who has such devices."""
+    codec = EverestCodec(parse(BUILT_IN, "built in"), reply_id="+")
+    offered = {
+        direction: set(re.findall(rf"^# topic {direction} (.+)$", ACCESS_LIST.read_text(), re.MULTILINE))
+        for direction in ("read", "write")
+    }
+    assert offered["read"] == set(codec.subscriptions) - granted("fusioncharger", "read")
+    request = codec.encode(ActiveErrorsRequested())
+    assert request is not None
+    assert offered["write"] == {request.topic}
+
+
+def test_every_kind_of_device_may_say_what_it_is_for() -> None:
+    """EVerest's own are not meant: what the driver hears of them comes from EVerest (e2m)."""
+    said = granted("fusioncharger", "read") | {
+        "everest_api/1/over_voltage_monitor/ovm_1/m2e/voltage_measurement_V"
+    }
+    kinds = {topic.split("/")[2] for topic in said if "/m2e/" in topic}
+    assert granted("devices", "write") == {f"everest_api/1/{kind}/+/m2e/#" for kind in kinds}
 
 
 @pytest.mark.parametrize("user", [user for user in USERS if user != "everest"])
