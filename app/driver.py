@@ -162,6 +162,7 @@ class Driver:
         self._publisher.start()
         self._link.start()
         self._core.start(self._port.mac, restored.errors, restored.journal)
+        self._publisher.core_turned()  # a disk may have taken its time until the core could begin
         self._receiver.start()
         self._bridge.start()
 

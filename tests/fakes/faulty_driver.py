@@ -6,6 +6,7 @@
     PART dies       that part's thread ends the next time that it does its work
     PART hangs      that part's thread hangs there, with the locks that it holds then
     small backlog   only that the journal's backlog holds 64 KiB
+    slow start      the first recorder takes 2.5 s to start, the first turn 0.3 s
     end hangs       at the end the journal's closing hangs; 2 s are the limit for the end
 
 Only the fault is added; everything else is the driver as it is.
@@ -28,7 +29,7 @@ from fusioncharger.app.core_loop import CoreLoop
 from fusioncharger.io.af_packet_port import AfPacketPort
 from fusioncharger.io.goose_publisher import GoosePublisher
 from fusioncharger.io.modbus_link import ModbusLink
-from fusioncharger.messages.inputs import SetpointRequested
+from fusioncharger.messages.inputs import SetpointRequested, Started
 from fusioncharger.replay import journal
 
 TRIGGER_V = 666.0
@@ -90,6 +91,9 @@ def install(fault: str) -> None:
             spoil(Runtime, "turn", is_trigger, end_thread)
         case ["small", "backlog"]:
             journal.Journal.__init__.__kwdefaults__["backlog_bytes"] = 65536
+        case ["slow", "start"]:
+            spoil(journal.Journal, "open", lambda *_: True, lambda: time.sleep(2.5))
+            spoil(CoreLoop, "_turn", lambda message: isinstance(message, Started), lambda: time.sleep(0.3))
         case ["end", "hangs"]:
             driver.END_TIMEOUT_S = 2.0
             spoil(journal.Journal, "close", lambda *_: True, hang)

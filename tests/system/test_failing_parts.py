@@ -114,6 +114,14 @@ def process_stands_still(directory: Path) -> str:
         return "power stops"
 
 
+def start_is_slow(directory: Path) -> str:
+    """A disk that takes longer than the core may: it is not held against the core."""
+    with rig(directory) as system:
+        charging_driver(system, "slow start")
+        assert system.driver.terminate() == 0
+        return "it starts all the same"
+
+
 def end_hangs(directory: Path) -> str:
     with rig(directory) as system:
         mark = charging_driver(system, "end hangs")
@@ -273,6 +281,7 @@ THREADS = {
 SCENARIOS: dict[str, Callable[[Path], str]] = {
     **{fault: partial(thread_fails, fault, reason) for fault, reason in THREADS.items()},
     "process stands still": process_stands_still,
+    "start is slow": start_is_slow,
     "end hangs": end_hangs,
     "log hangs": process_log_hangs,
     "recorder dies": recorder_is_killed,
