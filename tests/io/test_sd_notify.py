@@ -97,6 +97,7 @@ def test_without_a_watchdog_only_ready_is_said(systemd: tuple[str, Callable[[], 
 
 def test_without_systemd_nothing_is_sent():
     notifier = SystemdNotifier.of_environment({})
+    assert notifier._socket is None
     notifier.turned()
     notifier.supervised()
     notifier.stopping("whatever")
