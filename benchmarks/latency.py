@@ -201,6 +201,10 @@ def _repeats(taps: list[WireTap], name: str) -> list[Figure]:
     late_ms: dict[int, list[float]] = defaultdict(list)
     for tap in taps:
         for arrivals in _by_message(tap.arrivals()):
+            # One that never came would be later than any, and in no percentile.
+            assert len(arrivals) == max(arrivals) - min(arrivals) + 1, (
+                f"retransmissions are missing: {arrivals}"
+            )
             for sq_num, arrival_ns in arrivals.items():
                 if 0 < sq_num < len(DUE_NS) and 0 in arrivals:
                     late_ms[sq_num].append((arrival_ns - arrivals[0] - DUE_NS[sq_num]) / MS)
