@@ -88,6 +88,7 @@ class Driver:
         os.set_blocking(self._woken, False)
         self._signal: int | None = None
         self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
+        self._recorder_start: threading.Thread | None = None
         self._logged_journal_failure = ""
         self._look_due_s = time.monotonic()
         self._turned_s = math.inf
@@ -277,10 +278,25 @@ class Driver:
         has_to_be = self._journal.failure is not None or (
             self._journal.is_due(now_ns) and not self._journal.is_prepared
         )
-        if has_to_be and time.monotonic() >= self._recorder_retry_s:
+        is_starting = self._recorder_start is not None and self._recorder_start.is_alive()
+        if has_to_be and not is_starting and time.monotonic() >= self._recorder_retry_s:
             self._recorder_retry_s = time.monotonic() + RECORDER_RETRY_S
-            if not self._journal.prepare_replacement(now_ns + self._core.utc_offset_ns):
+            # A disk that is stuck may hold this up: it must keep nobody from stopping power.
+            self._recorder_start = threading.Thread(
+                target=self._start_recorder,
+                args=(now_ns + self._core.utc_offset_ns,),
+                name="recorder-start",
+                daemon=True,
+            )
+            self._recorder_start.start()
+
+    def _start_recorder(self, utc_ns: int) -> None:
+        try:
+            if not self._journal.prepare_replacement(utc_ns):
                 self._say_unavailable(self._journal.failure or "")
+        except Exception as error:
+            log.exception("a recorder cannot be started")
+            self.fatal(f"a recorder cannot be started: {type(error).__name__}: {error}")
 
     def _switch_recorder(self) -> None:
         if self._journal.is_ready:

@@ -18,7 +18,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Self
 
 _SUPERVISION_TIMEOUT_S = 30.0
-"""The main thread may wait for a disk that is stuck, when it starts a recorder; beyond this it hangs."""
+"""The main thread looks once a second and waits for nothing: beyond this it hangs, on a busy machine, too."""
 _PER_TIMEOUT = 4
 """Signs of life in WatchdogSec, if there are turns enough."""
 

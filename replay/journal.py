@@ -15,7 +15,8 @@ Rules:
   Nothing is lost at that, and no turn waits: what the former recorder has not taken yet is handed over first.
 
 Who calls what: `open` before the core thread starts, `close` after it ended; `record_input`, `record_outputs`
-and `begin_segment` are the core thread's; `prepare_replacement`, `is_due` and the rest the main thread's.
+and `begin_segment` are the core thread's, the rest the main thread's; but `prepare_replacement`, which a disk
+may hold up, is one thread's at a time, whose ever.
 """
 
 import contextlib

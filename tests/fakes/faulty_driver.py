@@ -7,11 +7,13 @@
     PART hangs      that part's thread hangs there, with the locks that it holds then
     small backlog   only that the journal's backlog holds 64 KiB
     slow start      the first recorder takes 2.5 s to start, the first turn 0.3 s
+    stuck recorder  every recorder but the first one hangs as it is started
     end hangs       at the end the journal's closing hangs; 2 s are the limit for the end
 
 Only the fault is added; everything else is the driver as it is.
 """
 
+import itertools
 import logging
 import os
 import sys
@@ -94,6 +96,9 @@ def install(fault: str) -> None:
         case ["slow", "start"]:
             spoil(journal.Journal, "open", lambda *_: True, lambda: time.sleep(2.5))
             spoil(CoreLoop, "_turn", lambda message: isinstance(message, Started), lambda: time.sleep(0.3))
+        case ["stuck", "recorder"]:
+            starts = itertools.count()
+            spoil(journal.Journal, "prepare_replacement", lambda *_: next(starts) > 0, hang)
         case ["end", "hangs"]:
             driver.END_TIMEOUT_S = 2.0
             spoil(journal.Journal, "close", lambda *_: True, hang)

@@ -208,6 +208,22 @@ def recorder_hangs(directory: Path) -> str:
         return check_recorder_was_replaced(system, mark, seen)
 
 
+def recorder_hangs_as_it_is_started(directory: Path) -> str:
+    """The disk is stuck, and the driver is told to end."""
+    with rig(directory) as system:
+        charging_driver(system, "stuck recorder")
+        (recorder,) = system.driver.children()
+        os.kill(recorder, signal.SIGKILL)
+        fault_utc_s(system)
+        mark, begin_s = system.mock.events.mark(), time.monotonic()
+        system.driver.popen.terminate()
+        system.wait_stop(1, after=mark)
+        assert system.driver.wait() == 0
+        ended_s = time.monotonic() - begin_s
+        assert ended_s < 3, ended_s
+        return f"SIGTERM to the end of the process: {ended_s:.1f} s"
+
+
 # --- systemd ------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +302,7 @@ SCENARIOS: dict[str, Callable[[Path], str]] = {
     "log hangs": process_log_hangs,
     "recorder dies": recorder_is_killed,
     "recorder hangs": recorder_hangs,
+    "recorder hangs as it is started": recorder_hangs_as_it_is_started,
     "systemd, core hangs": watchdog_is_fed_by_turns_and_by_nothing_else,
     "systemd, end": systemd_is_told_of_the_end,
 }
