@@ -15,16 +15,25 @@ from ...actors.names import PSU_LINK
 from ...actors.runtime import ActorState
 from ...messages import inputs, outputs
 from ...messages.config import Config
-from ...messages.types import LinkPhase
-from .oracle import SECOND_NS, SLACK_NS, InvariantViolated, fail
+from ...messages.types import Level, LinkPhase
+from .oracle import EARLY_NS, SECOND_NS, InvariantViolated, fail
+from .oracle_alarms import KNOWN
+from .oracle_answers import check_answers
+from .oracle_measured import IMD, MEASURED, METER, OVM
 from .oracle_reports import ReportShadow
 from .oracle_shadows import ADUS, Shadows
+from .oracle_telemetry import TelemetryShadow
 
 __all__ = ["InvariantViolated", "Invariants"]
 
 _OVERDUE_EVERY_NS = SECOND_NS // 4
+_SHOWN_EVERY_NS = 2 * SECOND_NS
 _CHECK_NS = SECOND_NS
 """communication_check comes so often."""
+_OF_IMAGE = (inputs.Started, inputs.PsuConnected, inputs.PsuDisconnected)
+_OF_BROKER = (inputs.BrokerConnected, inputs.BrokerDisconnected)
+_OTHERS = frozenset({*MEASURED, *_OF_BROKER, *_OF_IMAGE, inputs.HeartbeatReceived})
+_ADUS = frozenset(ADUS)
 
 
 class Invariants:
@@ -35,7 +44,8 @@ class Invariants:
         self._link, self._watches = shadows.link, shadows.watches
         connectors = [watch.shadow for watch in self._watches.values()]
         self._reports = ReportShadow(config, shadows.link, shadows.alarms, connectors)
-        self._overdue_ns = 0
+        self._telemetry = TelemetryShadow(config, shadows.link, shadows.alarms, list(self._watches.values()))
+        self._overdue_ns = self._shown_overdue_ns = 0
         self._link_seen: object = None
         self._link_was = (False, False)
         self._registers_seen: object = None
@@ -43,6 +53,8 @@ class Invariants:
         self._failure: outputs.TurnFailed | None = None
         self._sent: list[outputs.ReportSent] = []
         self._answers: list[Any] = []
+        self._logs: list[outputs.LogWritten] = []
+        self._voltages: list[outputs.VoltageCurrentPublished] = []
         self._link_outputs: list[Any] = []
         self._takers = self._output_takers()
 
@@ -56,18 +68,22 @@ class Invariants:
     ) -> None:
         """A turn is done: the Input, its Outputs and every actor's state after it. InvariantViolated."""
         shadows = self._shadows
-        shadows.now_ns, shadows.states = message.at_ns, states
+        shadows.begin_turn(message.at_ns, states)
         takers = self._takers
         for output in made:
             take = takers.get(type(output))
             if take is not None:
                 take(output)
+        kind = type(message)
         if isinstance(message, inputs.Started):
             shadows.start(message)
             self._reports.started(message.goose_mac)
-            self._overdue_ns = 0
-        if self._failure is not None:
-            shadows.failed(message, self._failure)
+            self._telemetry.restart()
+            self._overdue_ns = self._shown_overdue_ns = 0
+            self._check_restored(message)
+        failure = self._failure
+        if failure is not None:
+            shadows.failed(message, failure)
         else:
             shadows.apply(message)
         if self._link_outputs or shadows.lost_connection:
@@ -76,11 +92,34 @@ class Invariants:
         self._check_connectors()
         if self._sent or shadows.report_due:
             self._check_report()
-        if self._answers or isinstance(message, ADUS):
+        if self._answers or kind in _ADUS:
             self._check_answers(message)
+        if kind in _OTHERS or self._voltages or self._telemetry.published or shadows.history.asked:
+            self._check_others(message)
         self._failure = None
+        if self._logs:
+            self._forget_logs()
         if message.at_ns >= self._overdue_ns:
             self._check_overdue()
+
+    def _check_others(self, message: inputs.Input) -> None:
+        """What most turns have nothing of: what is measured, published, asked; new connections."""
+        shadows = self._shadows
+        if self._voltages or isinstance(message, MEASURED):
+            self._check_measured(message)
+        if type(message) in _OF_BROKER:
+            self._telemetry.broker(message, is_failed=self._failure is not None)
+        if self._telemetry.published:
+            self._telemetry.check(message.at_ns, shadows.slack_ns)
+        if shadows.history.asked or shadows.history.is_due:
+            shadows.history.check()
+        if type(message) in _OF_IMAGE and self._failure is None:
+            self._check_image()
+
+    def _forget_logs(self) -> None:
+        for watch in self._watches.values():
+            watch.logged.clear()
+        self._logs.clear()
 
     def settled(self, now_ns: int) -> None:
         """Everything has to be well again. InvariantViolated."""
@@ -90,6 +129,7 @@ class Invariants:
             fail("not_settled", "the link is not READY")
         for watch in self._watches.values():
             watch.check_settled()
+        self._check_image()
 
     # --- Outputs ---------------------------------------------------------------------------------------------
 
@@ -102,7 +142,23 @@ class Invariants:
             self._failure = output
 
         def checked(output: outputs.CommunicationChecked) -> None:
-            watches[output.connector].checked_ns = self._shadows.now_ns
+            watch, now_ns = watches[output.connector], self._shadows.now_ns
+            if now_ns + EARLY_NS < watch.checked_ns + _CHECK_NS:
+                fail("communication_check", f"{watch.name} comes again too soon")
+            watch.checked_ns = now_ns
+
+        def logged(output: outputs.LogWritten) -> None:
+            self._logs.append(output)
+            watch = watches.get(output.connector)
+            if watch is not None:
+                watch.logged.append(output.text)
+                if output.level is Level.WARNING:
+                    watch.measured.warned.update(
+                        device for device in (IMD, OVM, METER) if device in output.text
+                    )
+
+        def asked(_: outputs.ActiveErrorsRequested) -> None:
+            self._shadows.history.asked = True
 
         return {
             outputs.TurnFailed: failed,
@@ -113,6 +169,10 @@ class Invariants:
             outputs.ModePublished: lambda output: watches[output.connector].modes.append(output),
             outputs.CapabilitiesPublished: lambda output: watches[output.connector].told.append(output),
             outputs.CommunicationChecked: checked,
+            outputs.LogWritten: logged,
+            outputs.ActiveErrorsRequested: asked,
+            outputs.VoltageCurrentPublished: self._voltages.append,
+            outputs.TelemetryPublished: self._telemetry.published.append,
             outputs.ReportSent: self._sent.append,
             outputs.ReadAnswered: answer,
             outputs.WriteAnswered: answer,
@@ -128,7 +188,7 @@ class Invariants:
         """What the driver decides about the link."""
         for output in self._link_outputs:
             if isinstance(output, outputs.PsuConnectRequested):
-                self._link.requested(output.connection)
+                self._link.requested(output.connection, self._shadows.now_ns, self._shadows.slack_ns)
             elif isinstance(output, outputs.PsuDisconnectRequested):
                 if self._failure is None and not self._shadows.stopping:
                     self._link.given_up(self._shadows.now_ns)
@@ -190,6 +250,7 @@ class Invariants:
                     journal=self._shadows.journal,
                 )
                 watch.check_outputs(wanted, utc_ns)
+                watch.measured.follow(now_ns)
                 shadow = watch.shadow
                 shown = (shadow.working_status, shadow.connection_status, shadow.contactor_on)
                 if shown != watch.shown and not shadow.stopped:
@@ -204,39 +265,63 @@ class Invariants:
             fail("change_not_reported", "an alarm or a status changed")
         self._reports.check(self._sent, self._shadows.now_ns + self._shadows.utc_offset_ns)
         if self._sent:
-            self._link.reported_ns = self._shadows.now_ns
+            is_due = self._shadows.report_due or self._failure is not None
+            self._link.reported(self._shadows.now_ns, self._shadows.slack_ns, is_due=is_due)
         self._shadows.report_due = False
         self._sent.clear()
 
     def _check_answers(self, message: inputs.Input) -> None:
         answers = list(self._answers)
         self._answers.clear()
-        due = isinstance(message, ADUS[:3]) and self._link.is_current(message.connection)
-        if len(answers) != int(due):
-            fail("answers", f"{len(answers)} answers to {message}")
-        if not due:
+        if not isinstance(message, ADUS[:3]) or not self._link.is_current(message.connection):
+            if answers:
+                fail("answers", f"{len(answers)} answers to {message}")
             return
-        (answer,) = answers
-        request = cast("inputs.RegistersRead", message)
-        if (answer.connection, answer.transaction_id, answer.unit_id) != (
-            request.connection,
-            request.transaction_id,
-            request.unit_id,
-        ):
-            fail("answers", f"{answer} to {message}")
-        if self._failure is not None:
-            if not isinstance(answer, outputs.ExceptionAnswered) or answer.exception_code != 4:
-                fail("answers", f"{answer} in a turn that failed")
-        elif isinstance(answer, outputs.ReadAnswered) and not self._shadows.stopping:
-            self._reports.check_answer(request, answer)
+        check_answers(message, answers, is_failed=self._failure is not None)
+        if isinstance(answers[0], outputs.ReadAnswered) and not self._shadows.stopping:
+            self._reports.check_answer(cast("inputs.RegistersRead", message), answers[0])
+
+    def _check_measured(self, message: inputs.Input) -> None:
+        is_failed = self._failure is not None
+        number = message.connector if isinstance(message, MEASURED) else 0
+        for watch in self._watches.values():
+            said = [output for output in self._voltages if output.connector == watch.number]
+            if said or number == watch.number:
+                watch.measured.check(message, said, is_failed=is_failed)
+                watch.measured.check_registers(cast("Any", self._shadows.states[PSU_LINK]).registers)
+        self._voltages.clear()
+
+    def _check_image(self) -> None:
+        self._reports.check_image(cast("Any", self._shadows.states[PSU_LINK]).registers)
+
+    def _check_restored(self, message: inputs.Started) -> None:
+        """A log line names what was restored."""
+        for error in message.restored_errors:
+            if error.error_type in KNOWN and not any(error.error_type in log.text for log in self._logs):
+                fail("not_logged", f"{error} is restored")
 
     def _check_overdue(self) -> None:
         now_ns = self._shadows.now_ns
         self._overdue_ns = now_ns + _OVERDUE_EVERY_NS
         if not self._shadows.started or self._shadows.stopping:
             return
-        self._link.overdue(now_ns)
+        slack_ns = self._shadows.slack_ns
+        late_ns = now_ns - slack_ns
+        self._link.overdue(late_ns)
         for watch in self._watches.values():
-            watch.shadow.overdue(now_ns)
-            if now_ns > watch.checked_ns + _CHECK_NS + SLACK_NS:
+            watch.shadow.overdue(late_ns)
+            if late_ns > watch.checked_ns + _CHECK_NS:
                 fail("communication_check", f"{watch.name} is silent")
+        if now_ns >= self._shown_overdue_ns:
+            self._check_shown()
+
+    def _check_shown(self) -> None:
+        """What others are shown: less pressing, and more of it."""
+        now_ns, slack_ns = self._shadows.now_ns, self._shadows.slack_ns
+        self._shown_overdue_ns = now_ns + _SHOWN_EVERY_NS
+        self._shadows.history.overdue(now_ns - slack_ns)
+        registers = cast("Any", self._shadows.states[PSU_LINK]).registers
+        for watch in self._watches.values():
+            watch.measured.overdue(now_ns, slack_ns)
+            watch.measured.check_registers(registers)
+        self._telemetry.overdue(now_ns, slack_ns)

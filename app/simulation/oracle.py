@@ -5,7 +5,8 @@ a shadow of its own and compares the driver's Outputs and states with it.
 
 Rules:
 - Where the specification leaves room, the oracle takes over what the driver chose, within what is allowed.
-- A driver may be late by SLACK_NS for what hangs on a timer, never early.
+- A driver may be late by LATE_NS for what hangs on a timer (SLACK_NS if a turn failed lately: a timer whose
+  turn failed fires again a second later), never early.
 - A failed turn (TurnFailed) is undone by the runtime: then the states are taken over after a check that they
   are safe (oracle_failure.py).
 """
@@ -16,8 +17,10 @@ from typing import NoReturn
 from ...messages.types import RequirementType
 
 SECOND_NS = 1_000_000_000
-SLACK_NS = 1_500_000_000
+LATE_NS = 100_000_000
 """How late a timer's effect may be."""
+SLACK_NS = 1_500_000_000
+"""The same, and for how long, after a turn that failed."""
 EARLY_NS = 1_000
 """Rounding of delays in seconds."""
 

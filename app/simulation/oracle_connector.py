@@ -1,12 +1,9 @@
-"""Shadow of a connector: states, mode-phases, setpoint and supervision, as behaviour.md §1, §2, §8.2 have them.
-
-Every method is an event of the specification. What a timer of the driver does shows in its state only;
-`observe` takes it over when its time has come, and `overdue` says what should have come by now.
-"""
+"""Shadow of a connector: states, mode-phases and setpoint, as behaviour.md §1, §2 have them. Every method is an
+event of the specification. (What hangs on time: oracle_supervised.py)"""
 
 from ...messages.config import Config
 from ...messages.types import ChargingPhase, ConnectorPhase, Mode, ModePhase, RequirementType, WorkingStatus
-from .oracle import EARLY_NS, F32_MAX, SECOND_NS, SLACK_NS, STOP, Content, f32, fail
+from .oracle import F32_MAX, SECOND_NS, STOP, Content, f32
 from .oracle_table import (
     ALLOCATING,
     CAR_DISCONNECTED,
@@ -14,7 +11,6 @@ from .oracle_table import (
     EXPORT_PHASES,
     EXPORTS,
     FIRST_KEY,
-    FIRST_KEY_NS,
     NO_KEY_YET,
     OUTAGE_NS,
     REQUIREMENTS,
@@ -66,6 +62,14 @@ class ConnectorShadow:
         self.charging_event: int | None = None
         self.charging_event_free = False
         """Whether the specification does not say if there is a charging_event."""
+        self.applied = (0.0, 0.0)
+        self.applied_dirty = True
+        self.stopped = False
+        """Shut down: no power any more, nothing else is compared."""
+        self._restart_supervision()
+        self._restart_notes()
+
+    def _restart_supervision(self) -> None:
         self.heartbeat_id: int | None = None
         self.clock_open = False
         """A turn failed: it is left open since when, until the next heartbeat."""
@@ -83,10 +87,20 @@ class ConnectorShadow:
         self.sync_due = True
         self.may_synchronise = False
         """There was a gap in the journal: EVerest may be told everything again."""
-        self.applied = (0.0, 0.0)
-        self.applied_dirty = True
-        self.stopped = False
-        """Shut down: no power any more, nothing else is compared."""
+
+    def _restart_notes(self) -> None:
+        self.bsp_event: str | None = None
+        """The board's last one, as telemetry shows it."""
+        self.is_bsp_event_open = False
+        """A turn with one failed."""
+        self.was_asked = False
+        """Whether anything was ever to be applied."""
+        self.has_forgotten = False
+        """In this turn, what EVerest asked for; or it may have."""
+        self.has_restarted = False
+        """In this turn it showed that EVerest has begun anew."""
+        self.log_due = ""
+        """What a line in the process log has to say in this turn."""
 
     # --- what it looks like ----------------------------------------------------------------------------------
 
@@ -123,10 +137,14 @@ class ConnectorShadow:
         requirement, carries = REQUIREMENTS[self.mode_phase]
         if not carries:
             return (requirement, 0.0, 0.0)
+        return (requirement, *self.applied_now())
+
+    def applied_now(self) -> tuple[float, float]:
+        """V and A: the setpoint clamped into the capabilities."""
         if self.applied_dirty:
             self.applied = apply(self.setpoint, self.ratings)
             self.applied_dirty = False
-        return (requirement, *self.applied)
+        return self.applied
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -145,6 +163,7 @@ class ConnectorShadow:
 
     def forget(self) -> None:
         """What EVerest asked for."""
+        self.has_forgotten = True
         self.mode_phase, self.setpoint, self.last_request = ModePhase.OFF, None, None
         self.applied_dirty = True
 
@@ -191,6 +210,7 @@ class ConnectorShadow:
             if self.phase is COMPLETED:
                 self.go(NO_KEY_YET, now_ns)
         else:
+            self.log_due = f"{mode} {phase} is refused"
             return
         self.last_request, self.request_at_ns = (mode, phase), now_ns
         if self.clock_ns is None and self.heartbeat_seen and self.exports:
@@ -206,10 +226,12 @@ class ConnectorShadow:
 
     def setpoint_requested(self, voltage_v: float, current_a: float, now_ns: int, seen: ConnectorSeen) -> None:
         if self.phase in WITHOUT_CAR or not (0 <= voltage_v < float("inf") and 0 <= current_a < float("inf")):
+            self.log_due = "the setpoint is refused"
             return
         wanted = (f32(voltage_v), f32(current_a))
         max_v, min_v, max_a, _ = self.ratings
         if 0 not in wanted and wanted[0] < min_v and max_v > 0 and max_a > 0:
+            self.log_due = "the setpoint is refused"
             return
         is_below = 0 not in wanted and min(wanted[0], max(max_v, 0.0)) < min_v
         # Refused or taken: there is no power either way, or only what the PSU is able to give.
@@ -252,86 +274,3 @@ class ConnectorShadow:
         self.clock_ns = self.broker_clock_ns = None
         self.is_id_old = self.may_synchronise = True
         self._off(now_ns)
-
-    def heartbeat(self, heartbeat_id: int, now_ns: int, *, redelivered: bool) -> bool:
-        """True if EVerest is owed a synchronisation."""
-        last = self.heartbeat_id
-        if redelivered and last is not None and heartbeat_id <= last:
-            # No sign of a restart; whether it is one of life is left open, until the next one.
-            self.clock_ns, self.clock_open = now_ns, True
-            return False
-        is_lower = last is not None and heartbeat_id < last and last - heartbeat_id < 2**63
-        went_back = is_lower and not self.is_id_old
-        self.may_be_lost = last is not None and heartbeat_id <= last
-        due = self.sync_due or self.everest_lost or went_back
-        if went_back:
-            self.everest_gone(now_ns)
-        self.heartbeat_id = heartbeat_id
-        self.clock_ns, self.heartbeat_seen, self.sync_due = now_ns, True, False
-        self.may_synchronise = self.is_id_old = self.clock_open = False
-        return due
-
-    def broker_changed(self, *, is_there: bool, now_ns: int) -> None:
-        """The connection to the broker stands, or is gone."""
-        if is_there:
-            self.broker_gone_ns = self.broker_clock_ns = None
-            self.sync_due = True
-        elif self.broker_gone_ns is None:
-            self.broker_gone_ns = self.broker_clock_ns = now_ns
-
-    # --- what hangs on the driver's timers -------------------------------------------------------------------
-
-    def observe(self, seen: ConnectorSeen, now_ns: int) -> None:
-        """Take over what the driver did on its own, if it was time for it."""
-        if seen.phase is not self.phase:
-            age_ns = now_ns - self.entered_ns + EARLY_NS
-            if self.phase is ALLOCATING and seen.phase is RUNNING and age_ns >= self.allocation_ns:
-                self.allocation_answered(now_ns, failed=True)
-            elif self.phase is FIRST_KEY and seen.phase is CAR_DISCONNECTED and age_ns >= FIRST_KEY_NS:
-                self.go(CAR_DISCONNECTED, now_ns)
-        if seen.everest_lost and not self.everest_lost:
-            if not self._is_silent(now_ns):
-                fail("everest_lost_early", f"connector {self.number}")
-            self.everest_gone(now_ns)
-        elif self.wish and seen.mode_phase is ModePhase.OFF and seen.setpoint is None:
-            if self.resuming and not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
-                self.outage_was_long()
-            if not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
-                self.forget()  # said of resuming connectors only; but safe
-            elif self.wish and self._is_silent(now_ns):
-                self.everest_gone(now_ns)
-        self.may_synchronise = self.may_synchronise or seen.everest_lost
-        self.everest_lost, self.may_be_lost = seen.everest_lost, False
-        if self.resuming and self.link_ready and seen.resume_overdue:
-            self.resume_overdue = now_ns + EARLY_NS >= self._resume_limit_ns()
-
-    def overdue(self, now_ns: int) -> None:
-        """InvariantViolated if the driver should have done something by itself, and did not."""
-        late_ns = now_ns - SLACK_NS
-        if self.phase is ALLOCATING and late_ns > self.entered_ns + self.allocation_ns:
-            fail("allocation_timeout_missed", f"connector {self.number}")
-        if self.phase is FIRST_KEY and late_ns > self.entered_ns + FIRST_KEY_NS:
-            fail("first_key_endless", f"connector {self.number}")
-        if self.wish:
-            clocks = (self.clock_ns if self.heartbeat_seen and self.exports else None, self.broker_clock_ns)
-            if any(clock is not None and late_ns > clock + self.supervision_ns for clock in clocks):
-                fail("everest_lost_ignored", f"connector {self.number}: {self.mode_phase}")
-            long_ago = self.request_at_ns < self.outage_since_ns + OUTAGE_NS
-            if self.resuming and not self.link_ready and long_ago and self._outage_ns(late_ns) > OUTAGE_NS:
-                fail("outage_kept_the_request", f"connector {self.number}")
-        if self.resuming and self.link_ready and not self.resume_overdue and late_ns > self._resume_limit_ns():
-            fail("resuming_endless", f"connector {self.number}")
-
-    def _outage_ns(self, now_ns: int) -> int:
-        return now_ns + EARLY_NS - self.outage_since_ns
-
-    def _resume_limit_ns(self) -> int:
-        return self.ready_at_ns + 4 * SECOND_NS + self.allocation_ns
-
-    def _is_silent(self, now_ns: int) -> bool:
-        limit_ns = now_ns + EARLY_NS - self.supervision_ns
-        heartbeat = self.heartbeat_seen and (
-            self.clock_open or self.clock_ns is None or self.clock_ns <= limit_ns
-        )
-        broker = self.broker_gone_ns is not None and self.broker_gone_ns <= limit_ns
-        return heartbeat or broker or self.may_be_lost

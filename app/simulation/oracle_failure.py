@@ -58,7 +58,7 @@ def take_over_details(
     if is_mine and isinstance(message, inputs.BspEventReceived):
         if message.event in (BspEvent.POWER_ON, BspEvent.POWER_OFF):
             shadow.contactor_on = message.event is BspEvent.POWER_ON
-        shadow.board_speaks = True
+        shadow.board_speaks = shadow.is_bsp_event_open = True
     is_key = is_mine and isinstance(message, inputs.HmacKeyReceived) and message.connection == connection
     if is_key and seen.key_connection == connection:
         watch.goose.key_written(connection)

@@ -5,11 +5,15 @@ import math
 from ...messages.config import Config
 from ...messages.inputs import RegistersWritten
 from ...messages.registers import Owner, Register, RegisterMap, decode, zeros
-from .oracle import EARLY_NS, SECOND_NS, SLACK_NS, fail
+from .oracle import EARLY_NS, SECOND_NS, fail
 
 KEEP_NS = 10 * SECOND_NS
 """How long MAC and keys of a lost connection may be used for sending."""
 REPORT_NS = SECOND_NS
+BACKOFF_NS = (SECOND_NS // 100, SECOND_NS)
+"""The shortest, from which it doubles, and the longest."""
+STABLE_NS = 10 * SECOND_NS
+"""READY for so long: the backoff begins anew."""
 Ratings = tuple[float, float, float, float, float]
 _RATINGS = (
     "max_rated_psu_voltage",
@@ -40,6 +44,11 @@ class LinkShadow:
         self.connecting = False
         self.connected = False
         self.ready = False
+        self.ready_ns = 0
+        self.backoff_ns: int | None = BACKOFF_NS[0]
+        """Before the next attempt but one; None: left open."""
+        self.retry_ns: int | None = None
+        """When the next attempt is due; None: left open."""
         self.runs_said = False
         self.heard_ns = 0
         """When the last complete ADU came."""
@@ -58,8 +67,13 @@ class LinkShadow:
         """Whether what comes from there counts."""
         return connection == self.connection and self.connected
 
-    def requested(self, connection: int) -> None:
+    def requested(self, connection: int, now_ns: int, slack_ns: int) -> None:
         """The driver wants a connection."""
+        if self.retry_ns is not None and not self.retry_ns <= now_ns + EARLY_NS <= self.retry_ns + slack_ns:
+            fail(
+                "backoff", f"connection {connection} {(now_ns - self.retry_ns) / 1e9:+.3f} s beside the backoff"
+            )
+        self.retry_ns = None
         if self.connecting or self.connected:
             fail("connected_twice", f"connection {connection} besides {self.connection}")
         if connection != self.connection + 1:
@@ -85,15 +99,34 @@ class LinkShadow:
         if now_ns + EARLY_NS < self.heard_for_sure_ns + self.silence_ns:
             fail("link_given_up_early", f"connection {self.connection}")
 
-    def lost(self, connection: int, now_ns: int) -> bool:
+    def becomes_ready(self, now_ns: int) -> bool:
+        """The PSU's MAC is known. True if that is new on this connection."""
+        if self.ready:
+            return False
+        self.ready, self.ready_ns = True, now_ns
+        return True
+
+    def lost(self, connection: int, now_ns: int, *, in_failure: bool = False) -> bool:
         """The connection failed, or was never made. True if it counts."""
         if connection != self.connection or not (self.connecting or self.connected):
             return False
         if self.connected:
             self.losses[connection] = now_ns
+        self._plan_retry(now_ns, in_failure=in_failure)
         self.connecting = self.connected = self.ready = False
         self.registers = {}
         return True
+
+    def _plan_retry(self, now_ns: int, *, in_failure: bool) -> None:
+        """When it has to be tried again. In a turn that failed it is left open."""
+        is_stable = self.ready and now_ns - self.ready_ns >= STABLE_NS
+        if in_failure:
+            self.backoff_ns = None if is_stable else self.backoff_ns
+            self.retry_ns = None
+            return
+        backoff_ns = BACKOFF_NS[0] if is_stable else self.backoff_ns
+        self.retry_ns = None if backoff_ns is None else now_ns + backoff_ns
+        self.backoff_ns = None if backoff_ns is None else min(2 * backoff_ns, BACKOFF_NS[1])
 
     def forgotten(self, connection: int, now_ns: int) -> None:
         """Nothing is sent any more with MAC and keys of this connection and former ones."""
@@ -104,9 +137,18 @@ class LinkShadow:
         for old in [old for old in self.losses if old <= connection]:
             del self.losses[old]
 
-    def overdue(self, now_ns: int) -> None:
-        """InvariantViolated if the driver should have done something by itself, and did not."""
-        late_ns = now_ns - SLACK_NS
+    def reported(self, now_ns: int, slack_ns: int, *, is_due: bool) -> None:
+        """A report goes out: every second, and at once when something changed; the second then starts anew."""
+        since_ns = now_ns - self.reported_ns
+        is_early = since_ns + EARLY_NS < REPORT_NS and not is_due
+        if is_early or since_ns > REPORT_NS + slack_ns:
+            fail("report_interval", f"{since_ns / SECOND_NS:.3f} s after the one before it")
+        self.reported_ns = now_ns
+
+    def overdue(self, late_ns: int) -> None:
+        """InvariantViolated if the driver should have done something by itself at this time, and did not."""
+        if self.retry_ns is not None and late_ns > self.retry_ns:
+            fail("backoff", f"no connection after {self.connection}")
         if any(late_ns > lost_ns + KEEP_NS for lost_ns in self.losses.values()):
             fail("keys_kept", f"of connection {min(self.losses)}, after more than 10 s")
         if self.connected and late_ns > self.heard_ns + self.silence_ns:

@@ -1,6 +1,6 @@
 """What the PSU reads and is reported: registers that follow from the shadow (protocol.md §2.1, §2.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...messages.config import Config
 from ...messages.inputs import RegistersRead
@@ -118,6 +118,14 @@ class ReportShadow:
                 fail("read_content", f"{register.key} reads {got}, has to be {wanted}")
         if known == 0 and any(answer.words):
             fail("read_content", f"0x{request.address:04X} has no register, reads not 0")
+
+    def check_image(self, registers: Mapping[str, tuple[int, ...]]) -> None:
+        """Every register whose value the shadow knows, as the power unit would read it."""
+        for register in self._link.map.registers:
+            wanted = self._words(register.key, register.owner, register.name, register.words)
+            got = registers.get(register.key) or zeros(register)
+            if wanted is not None and got != wanted:
+                fail("register", f"{register.key} would read {got}, has to be {wanted}")
 
     def _words(self, key: str, owner: Owner, name: str, size: int) -> tuple[int, ...] | None:
         if owner is Owner.PSU:

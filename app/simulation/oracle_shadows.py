@@ -11,9 +11,12 @@ from ...actors.runtime import ActorState
 from ...messages import inputs, outputs
 from ...messages.config import Config
 from ...messages.types import BspEvent, RequirementType
+from .oracle import LATE_NS, SLACK_NS
 from .oracle_alarms import AlarmShadow
 from .oracle_failure import concerns, is_car_leaving, take_over, take_over_details
+from .oracle_history import HistoryShadow
 from .oracle_link import LinkShadow
+from .oracle_measured import MEASURED
 from .oracle_table import CAR_DISCONNECTED, WITHOUT_CAR
 from .oracle_watch import ConnectorWatch
 
@@ -42,6 +45,9 @@ class Shadows:
         self.utc_offset_ns = 0
         self.started = False
         self.stopping = False
+        self.slack_ns = LATE_NS
+        """How late something may be that hangs on a timer."""
+        self._slack_until_ns = 0
         self.now_ns = 0
         self.states: Mapping[str, ActorState] = {}
         """Every actor's, after this turn."""
@@ -49,7 +55,14 @@ class Shadows:
         """In this turn a register changed that is reported at once."""
         self.lost_connection = 0
         """The connection that was lost in this turn; 0: none."""
+        self.history = HistoryShadow(config)
         self._handlers = self._input_handlers()
+
+    def begin_turn(self, now_ns: int, states: Mapping[str, ActorState]) -> None:
+        """A turn is over, with these states."""
+        self.now_ns, self.states = now_ns, states
+        if self.slack_ns != LATE_NS and now_ns > self._slack_until_ns:
+            self.slack_ns = LATE_NS
 
     def apply(self, message: inputs.Input) -> None:
         """An Input whose turn was done."""
@@ -72,6 +85,8 @@ class Shadows:
             inputs.RegistersWritten: self._on_written,
             inputs.HmacKeyReceived: self._on_key,
             inputs.PowerRequestReplyReceived: self._on_reply,
+            **dict.fromkeys(MEASURED, self._on_measured),
+            inputs.ImportSetpointRequested: self._on_import_setpoint,
             inputs.BrokerConnected: lambda _: self._on_broker(is_there=True),
             inputs.BrokerDisconnected: lambda _: self._on_broker(is_there=False),
             inputs.ModeRequested: self._on_mode,
@@ -89,6 +104,9 @@ class Shadows:
         self.utc_offset_ns = message.utc_offset_ns
         self.psu_errors = {}
         self.link.restart()
+        self.link.retry_ns = self.now_ns
+        self.history.restart()
+        self.slack_ns = LATE_NS
         self.alarms.replace(message.restored_errors)
         for watch in self.watches.values():
             watch.restart()
@@ -99,6 +117,7 @@ class Shadows:
         for watch in self.watches.values():
             watch.shadow.stopped = watch.is_dirty = True
             watch.goose.stop_again(is_needed=watch.shadow.phase not in WITHOUT_CAR)
+            watch.mode_due = True
 
     def _on_utc_offset(self, message: inputs.UtcOffsetChanged) -> None:
         self.utc_offset_ns = message.utc_offset_ns
@@ -116,10 +135,10 @@ class Shadows:
             watch.shadow.charging_event = None
             watch.shadow.charging_event_free = False
 
-    def lose_link(self, connection: int) -> None:
+    def lose_link(self, connection: int, *, in_failure: bool = False) -> None:
         """The link failed: closed, refused or given up."""
         was_ready, was_connected = self.link.ready, self.link.connected
-        if not self.link.lost(connection, self.now_ns):
+        if not self.link.lost(connection, self.now_ns, in_failure=in_failure):
             return
         self.psu_errors = {}
         for watch in self.watches.values():
@@ -159,7 +178,7 @@ class Shadows:
             for watch in self.watches.values():
                 watch.goose.mac_blanked()
             return
-        is_new, link.ready = not link.ready, True
+        is_new = link.becomes_ready(self.now_ns)
         for watch in self.watches.values():
             watch.goose.mac_written(link.mac, link.connection)
             watch.is_dirty = True
@@ -194,8 +213,10 @@ class Shadows:
         watch.is_dirty = True
 
     def _on_broker(self, *, is_there: bool) -> None:
+        self.history.broker_changed(is_there=is_there)
         for watch in self.watches.values():
             watch.shadow.broker_changed(is_there=is_there, now_ns=self.now_ns)
+            watch.is_broker_new = is_there
 
     def _on_mode(self, message: inputs.ModeRequested) -> None:
         watch = self.watches.get(message.connector)
@@ -208,7 +229,17 @@ class Shadows:
         if watch is not None:
             seen, before = cast("Any", self.states[watch.name]), watch.shadow.setpoint
             watch.shadow.setpoint_requested(message.voltage_v, message.current_a, self.now_ns, seen)
-            watch.is_dirty = watch.is_dirty or watch.shadow.setpoint != before
+            watch.is_dirty = watch.is_dirty or watch.shadow.setpoint != before or bool(watch.shadow.log_due)
+
+    def _on_import_setpoint(self, message: inputs.ImportSetpointRequested) -> None:
+        watch = self.watches.get(message.connector)
+        if watch is not None:
+            watch.shadow.log_due, watch.is_dirty = "an import setpoint is refused", True
+
+    def _on_measured(self, message: Any) -> None:
+        watch = self.watches.get(message.connector)
+        if watch is not None:
+            watch.measured.measured(message)
 
     def _on_heartbeat(self, message: inputs.HeartbeatReceived) -> None:
         watch = self.watches.get(message.connector)
@@ -219,6 +250,8 @@ class Shadows:
         watch.may_synchronise = shadow.may_synchronise or shadow.everest_lost or is_open
         due = shadow.heartbeat(message.heartbeat_id, self.now_ns, redelivered=message.redelivered)
         watch.must_synchronise = due
+        if shadow.has_restarted:
+            self.history.everest_restarted(self.now_ns)
         watch.is_dirty = watch.is_dirty or due or watch.may_synchronise
 
     def _on_bsp_event(self, message: inputs.BspEventReceived) -> None:
@@ -227,6 +260,7 @@ class Shadows:
             return
         shadow, event = watch.shadow, message.event
         shadow.board_speaks = watch.is_dirty = True
+        shadow.bsp_event, shadow.is_bsp_event_open = event.value, False
         if event is BspEvent.A:
             shadow.car_left(self.now_ns)
         elif event is BspEvent.B:
@@ -256,19 +290,22 @@ class Shadows:
             self.report_due = True
 
     def _on_active_errors(self, message: inputs.ActiveErrorsReceived) -> None:
+        self.history.answered()
         if self.alarms.replace(message.errors):
             self.report_due = True
 
     # --- a turn that failed ----------------------------------------------------------------------------------
 
     def failed(self, message: inputs.Input, failure: outputs.TurnFailed) -> None:
+        self.slack_ns, self._slack_until_ns = SLACK_NS, self.now_ns + SLACK_NS
+        self.history.failed()
         link_state = cast("Any", self.states[PSU_LINK])
         if isinstance(message, ADUS) and self.link.is_current(message.connection):
             self.link.heard_ns = self.now_ns
         if isinstance(message, inputs.PsuConnected | inputs.PsuConnectFailed | inputs.PsuDisconnected):
-            self.lose_link(message.connection)
+            self.lose_link(message.connection, in_failure=True)
         elif self.link.connected and not link_state.connected:
-            self.lose_link(self.link.connection)
+            self.lose_link(self.link.connection, in_failure=True)
         self._take_over_alarms(message)
         for watch in self.watches.values():
             seen = cast("Any", self.states[watch.name])

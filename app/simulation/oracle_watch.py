@@ -7,7 +7,6 @@ from ...messages.everest import Capabilities
 from ...messages.outputs import CapabilitiesPublished, ErrorCleared, ErrorRaised, ModePublished
 from ...messages.types import ConnectorPhase, Mode
 from .oracle import F32_ULP, STOP, fail
-from .oracle_connector import ConnectorShadow
 from .oracle_errors import (
     ALLOCATION,
     ANY,
@@ -21,6 +20,8 @@ from .oracle_errors import (
 )
 from .oracle_goose import GooseShadow, Message
 from .oracle_link import Ratings
+from .oracle_measured import MeasuredShadow
+from .oracle_supervised import SupervisedShadow
 from .oracle_table import CAR_DISCONNECTED, COMPLETED, RUNNING, ConnectorSeen
 
 Said = ErrorRaised | ErrorCleared
@@ -34,13 +35,15 @@ class ConnectorWatch:
         self.name = f"connector/{number}"
         settings = config.connectors[number - 1]
         self._limit_a, self._limit_w = settings.max_export_current_A, settings.max_export_power_W
-        self.shadow = ConnectorShadow(number, config)
+        self.shadow = SupervisedShadow(number, config)
         self.goose = GooseShadow(self.shadow, signs=config.send_secure_goose)
+        self.measured = MeasuredShadow(self.shadow, config)
         self.ledger = ErrorLedger(number, alarm_keys)
         self.messages: list[Message] = []
         self.said: list[Said] = []
         self.modes: list[ModePublished] = []
         self.told: list[CapabilitiesPublished] = []
+        self.logged: list[str] = []
         self.seen: object = None
         """The driver's state after the last turn."""
         self.restart()
@@ -50,9 +53,10 @@ class ConnectorWatch:
         self.shadow.restart()
         self.goose.restart()
         self.ledger.restart()
+        self.measured.restart()
         self.is_dirty = True
         self.mode_due = True
-        self.must_synchronise = self.may_synchronise = False
+        self.must_synchronise = self.may_synchronise = self.is_broker_new = False
         self._mode = Mode.OFF
         self.capabilities = self._capabilities((0.0, 0.0, 0.0, 0.0, 0.0))
         self._capabilities_told: Capabilities | None = None
@@ -76,6 +80,16 @@ class ConnectorWatch:
     def _capabilities(self, ratings: Ratings) -> Capabilities:
         max_v, min_v, max_a, min_a, power_kw = ratings
         return Capabilities(
+            bidirectional=False,
+            max_import_voltage_V=0.0,
+            min_import_voltage_V=0.0,
+            max_import_current_A=0.0,
+            min_import_current_A=0.0,
+            max_import_power_W=0.0,
+            current_regulation_tolerance_A=1.0,
+            peak_current_ripple_A=0.5,
+            conversion_efficiency_import=0.85,
+            conversion_efficiency_export=0.9,
             max_export_voltage_V=max_v,
             min_export_voltage_V=min_v,
             max_export_current_A=min(max_a, self._limit_a),
@@ -108,25 +122,42 @@ class ConnectorWatch:
 
     def check_outputs(self, wanted: dict[Key, str], utc_ns: int) -> None:
         """What the connector said in this turn."""
+        shadow = self.shadow
         self.goose.check(self.messages, utc_ns)
-        if not self.shadow.stopped:
-            self._check_mode()
+        self._check_mode()
+        if not shadow.stopped:
             self._check_capabilities()
             self._check_errors(wanted)
-        self.is_dirty = self.mode_due = self.must_synchronise = self.may_synchronise = False
+        if shadow.log_due and not self.logged:
+            fail("not_logged", f"{self.name}: {shadow.log_due}")
+        shadow.log_due, shadow.has_forgotten = "", False
+        self.is_dirty = self.mode_due = False
+        self.must_synchronise = self.may_synchronise = self.is_broker_new = False
         for said in (self.messages, self.said, self.modes, self.told):
             said.clear()
 
     def _check_mode(self) -> None:
-        mode = Mode.EXPORT if self.shadow.exports else Mode.OFF
+        mode = Mode.EXPORT if self.shadow.exports and not self.shadow.stopped else Mode.OFF
         if any(published.mode is not mode for published in self.modes):
             fail("wrong_mode", f"{self.name}: {self.modes}, {mode} is in effect")
         if not self.modes and (self.mode_due or mode is not self._mode):
             fail("mode_not_published", f"{self.name}: {mode}")
+        occasions = (
+            self.mode_due or mode is not self._mode or self.shadow.has_forgotten
+        ) + self._synchronisations()
+        if len(self.modes) > occasions:
+            fail("mode_repeated", f"{self.name}: {self.modes}")
         self._mode = mode
+
+    def _synchronisations(self) -> int:
+        """How often everything may be told in this turn, whether it is new or not."""
+        return int(self.must_synchronise or self.may_synchronise) + self.is_broker_new
 
     def _check_capabilities(self) -> None:
         if self.told:
+            is_new = self.told[-1].capabilities != self._capabilities_told
+            if len(self.told) > is_new + self._synchronisations():
+                fail("capabilities_repeated", f"{self.name}: {self.told}")
             self._capabilities_told = self.told[-1].capabilities
         if not _equal(self._capabilities_told, self.capabilities):
             fail("capabilities", f"{self.name}: {self._capabilities_told}, has to be {self.capabilities}")

@@ -3,14 +3,12 @@
 The driver itself is sound; the oracle is shown other Outputs, other states or a timer that never fires.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from core_harness import PSU_MAC, make_config
 from fusioncharger.actors.connector import Connector
 from fusioncharger.actors.dispenser_alarms import DispenserAlarms
-from fusioncharger.app.simulation.invariants import InvariantViolated
 from fusioncharger.messages import inputs, outputs
 from fusioncharger.messages.types import (
     BspEvent,
@@ -23,42 +21,9 @@ from fusioncharger.messages.types import (
     StopReason,
 )
 from msgspec.structs import replace
-from watched_core import Alter, Made, WatchedCore
+from watched_core import Alter, Do, Made, WatchedCore, added, changed, charging, doubled, dropped, found
 
-Do = Callable[[WatchedCore], object]
 GOOSE = (outputs.PowerRequested, outputs.StopRequested)
-
-
-def dropped(*kinds: type, connector: int = 0) -> Alter:
-    """Without the Outputs of some kinds."""
-
-    def alter(_: inputs.Input, made: Made) -> Made:
-        return [o for o in made if not isinstance(o, kinds) or connector not in (0, getattr(o, "connector", 0))]
-
-    return alter
-
-
-def changed(kind: type, **fields: Any) -> Alter:
-    """With other fields in the Outputs of a kind."""
-
-    def alter(_: inputs.Input, made: Made) -> Made:
-        return [replace(o, **fields) if isinstance(o, kind) else o for o in made]
-
-    return alter
-
-
-def doubled(kind: type, **fields: Any) -> Alter:
-    """With the Outputs of a kind twice."""
-
-    def alter(_: inputs.Input, made: Made) -> Made:
-        return [twice for o in made for twice in ([o, replace(o, **fields)] if isinstance(o, kind) else [o])]
-
-    return alter
-
-
-def added(*more: outputs.AnyOutput) -> Alter:
-    """With more Outputs."""
-    return lambda _, made: [*made, *more]
 
 
 def power(core: WatchedCore, st_num: int, **fields: Any) -> outputs.PowerRequested:
@@ -75,21 +40,6 @@ def power(core: WatchedCore, st_num: int, **fields: Any) -> outputs.PowerRequest
         "current_a": 20.0,
     }
     return outputs.PowerRequested(**(values | fields))
-
-
-def charging(settings: str = "") -> WatchedCore:
-    """Two connectors, the first one charging."""
-    core = WatchedCore(make_config(2, settings))
-    core.ready().to_charging()
-    core.write("psu_running_mode", 1)
-    return core
-
-
-def found(core: WatchedCore, name: str, act: Do) -> None:
-    """The oracle finds a violation of that name in what is done."""
-    with pytest.raises(InvariantViolated) as caught:
-        act(core)
-    assert caught.value.name == name, caught.value
 
 
 def lose_everest(core: WatchedCore) -> object:

@@ -1,11 +1,13 @@
-"""The core on virtual time with the oracle beside it; and steps that hypothesis makes sequences of."""
+"""The core on virtual time with the oracle beside it, which may be shown other Outputs than the core's;
+and steps that hypothesis makes sequences of."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
 from core_harness import Core, make_config
 from fusioncharger.actors.runtime import ActorState
-from fusioncharger.app.simulation.invariants import Invariants
+from fusioncharger.app.simulation.invariants import Invariants, InvariantViolated
 from fusioncharger.messages import inputs, outputs
 from fusioncharger.messages.config import Config
 from fusioncharger.messages.types import BspEvent, ChargingPhase, Mode, RequirementType
@@ -14,6 +16,7 @@ from msgspec.structs import replace
 
 Made = list[outputs.AnyOutput]
 Alter = Callable[[inputs.Input, Made], Made]
+Do = Callable[["WatchedCore"], object]
 AlterStates = Callable[[dict[str, ActorState]], Mapping[str, ActorState]]
 
 SETTINGS = (
@@ -21,6 +24,7 @@ SETTINGS = (
     "send_secure_goose = false\nverify_secure_goose = false\n",
     "everest_timeout_s = 2\nmodule_placeholder_allocation_timeout_s = 1.5\nmodbus_timeout_s = 5\n",
 )
+MEASUREMENTS = (inputs.PowermeterMeasured, inputs.OverVoltageMeasured, inputs.IsolationMeasured)
 CONFIGS = tuple(make_config(2, settings) for settings in SETTINGS)
 
 
@@ -56,6 +60,13 @@ class WatchedCore(Core):
                 self.is_connecting, self.is_connected = True, False
             elif isinstance(output, outputs.PsuDisconnectRequested):
                 self.is_connecting = self.is_connected = False
+
+    def measure(self, kind: type[inputs.Input], connector: int = 1, voltage_v: float = 400.0) -> Made:
+        """A device speaks."""
+        fields: dict[str, Any] = {"connector": connector, "voltage_v": voltage_v}
+        if kind is inputs.PowermeterMeasured:
+            fields["current_a"] = 20.0
+        return self.feed(kind(**fields))
 
     def perform(self, step: tuple[Any, ...]) -> None:
         """One of STEPS. What the world cannot do now (a write without a connection) is left out."""
@@ -153,6 +164,9 @@ class WatchedCore(Core):
     def step_session(self, connector: int, event: str) -> None:
         self.feed(inputs.SessionEventReceived(connector=connector, event=event, reason="EVConnected"))
 
+    def step_measure(self, connector: int, kind: type[inputs.Input], voltage_v: float) -> None:
+        self.measure(kind, connector, voltage_v)
+
     def step_wait(self, seconds: float) -> None:
         self.advance(seconds)
 
@@ -201,6 +215,57 @@ STEPS = st.one_of(
     _step("error", _N, _ERRORS, st.sampled_from(["", "a"]), st.booleans()),
     _step("active_errors", st.lists(_N, max_size=3)),
     _step("session", _N, _EVENTS),
+    _step("measure", _N, st.sampled_from(MEASUREMENTS), _VOLTS),
     _step("wait", st.sampled_from([0.001, 0.5, 1.2, 3.0, 6.0, 12.0])),
 )
 PLACEHOLDER = RequirementType.MODULE_PLACEHOLDER_REQUEST
+
+
+# --- what the oracle is shown instead ------------------------------------------------------------------------
+
+
+def dropped(*kinds: type, connector: int = 0) -> Alter:
+    """Without the Outputs of some kinds."""
+
+    def alter(_: inputs.Input, made: Made) -> Made:
+        return [o for o in made if not isinstance(o, kinds) or connector not in (0, getattr(o, "connector", 0))]
+
+    return alter
+
+
+def changed(kind: type, **fields: Any) -> Alter:
+    """With other fields in the Outputs of a kind."""
+
+    def alter(_: inputs.Input, made: Made) -> Made:
+        return [replace(o, **fields) if isinstance(o, kind) else o for o in made]
+
+    return alter
+
+
+def doubled(kind: type, **fields: Any) -> Alter:
+    """With the Outputs of a kind twice."""
+
+    def alter(_: inputs.Input, made: Made) -> Made:
+        return [twice for o in made for twice in ([o, replace(o, **fields)] if isinstance(o, kind) else [o])]
+
+    return alter
+
+
+def added(*more: outputs.AnyOutput) -> Alter:
+    """With more Outputs."""
+    return lambda _, made: [*made, *more]
+
+
+def charging(settings: str = "") -> WatchedCore:
+    """Two connectors, the first one charging."""
+    core = WatchedCore(make_config(2, settings))
+    core.ready().to_charging()
+    core.write("psu_running_mode", 1)
+    return core
+
+
+def found(core: WatchedCore, name: str, act: Do) -> None:
+    """The oracle finds a violation of that name in what is done."""
+    with pytest.raises(InvariantViolated) as caught:
+        act(core)
+    assert caught.value.name == name, caught.value
