@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ...actors.runtime import ActorState
-from ...messages.inputs import Input
+from ...messages.inputs import Input, Started
 from ...messages.outputs import AnyOutput
 from .checks import FailureCheck, TelemetryCheck, check_journal
 from .invariants import Invariants, InvariantViolated
@@ -62,6 +62,8 @@ class _Oracle:
 
     def __init__(self, plan: Plan) -> None:
         self._invariants = Invariants(plan.config)
+        self._at_start: InvariantViolated | None = None
+        """What was violated in a process's first turn: said in its second, when there is a log to write."""
         self._turns_left = int(plan.seconds * MAX_TURNS_PER_S) + 10_000
 
     def turn(self, message: Input, outputs: tuple[AnyOutput, ...], states: Mapping[str, ActorState]) -> None:
@@ -69,7 +71,14 @@ class _Oracle:
         self._turns_left -= 1
         if self._turns_left < 0:
             raise InvariantViolated(RUNS_AWAY, f"more than {MAX_TURNS_PER_S:g} turns a second")
-        self._invariants.turn(message, outputs, states)
+        if self._at_start is not None:
+            raise self._at_start
+        try:
+            self._invariants.turn(message, outputs, states)
+        except InvariantViolated as violated:
+            if not isinstance(message, Started):
+                raise
+            self._at_start = violated
 
     def settled(self, now_ns: int) -> None:
         """30 s after the last fault."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from core_harness import make_config
-from fusioncharger.actors import connector_state
+from fusioncharger.actors import connector_state, measurements, psu_link, psu_link_state
 from fusioncharger.actors.connector_psu import ConnectorAtPsu
 from fusioncharger.actors.connector_supervision import SupervisedConnector
 from fusioncharger.actors.runtime import Runtime
@@ -174,6 +174,26 @@ def remembers_the_power_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SupervisedConnector, "_publish_mode", published)
 
 
+def waits_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backoff grows beyond 1 s."""
+    monkeypatch.setattr(psu_link, "BACKOFF_MAX_NS", 4_000_000_000)
+
+
+def takes_what_is_old_for_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device may be silent for 10 s."""
+    monkeypatch.setattr(measurements, "FRESH_NS", 10_000_000_000)
+
+
+def shows_the_lost_power_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telemetry keeps the values of a power unit that is gone."""
+    monkeypatch.setattr(psu_link, "psu_values_unknown", lambda _: {})
+
+
+def starts_without_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A register has not its start value: that is found in the first turn, with which the world begins."""
+    monkeypatch.setattr(psu_link_state, "MODEL", 0)
+
+
 @pytest.mark.parametrize(
     ("bug", "found"),
     [
@@ -182,6 +202,10 @@ def remembers_the_power_unit(monkeypatch: pytest.MonkeyPatch) -> None:
         (signs_with_the_first_key, "a message is signed with its connector's key"),
         (repeats_telemetry, "telemetry is published when it changes"),
         (remembers_the_power_unit, "the journal replays as identical"),
+        (waits_too_long, "backoff"),
+        (takes_what_is_old_for_new, "voltage_current"),
+        (shows_the_lost_power_unit, None),
+        (starts_without_registers, "register"),
     ],
 )
 def test_a_bug_is_found(
