@@ -279,7 +279,8 @@ class Runtime:
                     actor.end_turn()  # without the way through the mailbox: nothing can come between
                 except Exception as error:  # noqa: BLE001 - whatever a handler raises undoes the turn
                     self.handler_failed(actor, error)
-                self._drain()
+                if self.ready:
+                    self._drain()
         if self._failure is not None:
             self._undone = self.states_before()
             return self._undo(self._undone, message, self._failure)

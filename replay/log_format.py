@@ -31,6 +31,7 @@ On the pipe from driver to recorder, a record is that payload behind a head, lit
 import struct
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
@@ -200,6 +201,7 @@ def type_name(payload: bytes) -> str:
     return payload[start : payload.index(b'"', start)].decode("ascii")
 
 
+@cache
 def json_schema(message_type: type[Struct]) -> bytes:
     """The payload's JSON schema, as Lichtblick and Foxglove Studio take it: their parser wants the object at
     the root (not a $ref), a `type` in every property, and `properties` in every object."""

@@ -22,11 +22,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Protocol
 
 import msgspec
 from mcap.well_known import MessageEncoding, SchemaEncoding
-from mcap.writer import IndexType, Writer
 
 from .housekeeping import make_room
 from .keep import Keep
@@ -44,6 +43,7 @@ from .log_format import (
     seal,
     type_name,
 )
+from .mcap_file import McapFile
 from .segment_file import SegmentFile, is_disk_full
 from .summary import Summariser
 
@@ -85,14 +85,7 @@ class SegmentWriter:
         self._make_room = make_room
         # Without chunks every message is a record of its own: what was flushed can be read after a kill.
         # Nothing is repeated at the end, so that little room is enough to close the file.
-        self._mcap = Writer(
-            cast("BinaryIO", sink),
-            use_chunking=False,
-            index_types=IndexType.METADATA,
-            repeat_schemas=False,
-            repeat_channels=False,
-        )
-        self._mcap.start(PROFILE)
+        self._mcap = McapFile(sink, PROFILE)
         sink.end_record()
         self._channels: dict[str, int] = {}
         self._rest = b""
@@ -159,15 +152,15 @@ class SegmentWriter:
             end = SegmentEnd(goodbye=False, lost_bytes=len(self._rest) + lost_bytes, reason=reason)
             self._add(seal(end), *self._last[1:])
         self._add_summary()
-        self._mcap.finish()  # type: ignore[no-untyped-call]  # mcap leaves it without annotations
+        self._mcap.finish()
         self._sink.flush()
 
     def _add(self, payload: bytes, sequence: int, log_time: int, publish_time: int) -> None:
         tag = type_name(payload)
         channel = self._channels.get(tag)
         if channel is None:
-            schema = self._mcap.register_schema(tag, SchemaEncoding.JSONSchema, json_schema(TYPES[tag]))
-            channel = self._mcap.register_channel(TOPICS[tag], MessageEncoding.JSON, schema)
+            schema = tag, SchemaEncoding.JSONSchema, json_schema(TYPES[tag])
+            channel = self._mcap.add_channel(TOPICS[tag], MessageEncoding.JSON, schema)
             self._channels[tag] = channel
         self._mcap.add_message(channel, log_time, payload, publish_time, sequence)
         self._sink.end_record()

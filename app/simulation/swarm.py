@@ -43,7 +43,7 @@ def plan_of(seed: int, minutes: float) -> Plan:
 def _config(rng: random.Random, *, heartbeats: bool) -> Config:
     # Heartbeats have to come within the timeout, and each is a turn: with them it is long more often than not.
     timeouts = (1, 4, 9, 28, 58) if heartbeats else (1, 1, 1, 1, 1)
-    count = rng.choices((1, 2, 3, 4), (62, 24, 6, 8))[0]
+    count = rng.choices((1, 2, 3, 4), (68, 20, 5, 7))[0]
     source = rng.choice(("IMD", "IMD", "OVM"))
     ovm_hack = rng.random() < 0.3
     publish_hack = rng.random() < 0.3
