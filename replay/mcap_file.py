@@ -116,7 +116,7 @@ class McapFile:
         offsets_start = start + summary.count
         for offset in offsets:
             offset.write(summary)
-        data = summary.end()
+        data: bytes = summary.end()  # type: ignore[no-untyped-call]  # mcap leaves it without annotations
         self._output.write(data)
         beginning = _FOOTER_BEGINNING.pack(Opcode.FOOTER, _FOOTER_BYTES, start, offsets_start)
         crc = zlib.crc32(beginning, zlib.crc32(data))
@@ -126,4 +126,4 @@ class McapFile:
     def _write(self, record: McapRecord) -> int:
         builder = RecordBuilder()
         record.write(builder)
-        return self._output.write(builder.end())
+        return self._output.write(builder.end())  # type: ignore[no-untyped-call]
