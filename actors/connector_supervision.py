@@ -145,6 +145,7 @@ class SupervisedConnector(CoreActor[ConnectorState]):
         self.cancel_timer(HEARTBEAT_TIMER)
         self.change(heartbeat_id=None, sync_due=True)
         if self.state.everest_lost:
+            self.change(setpoint=None)  # one that came since
             return
         self.log(Level.WARNING, f"EVerest is lost ({why}): power off until it asks again", self._number)
         self.change(everest_lost=True)

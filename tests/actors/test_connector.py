@@ -585,6 +585,25 @@ def test_a_broker_away_too_long_stops_power() -> None:
     assert goose(core.advance(0.2)) == [STOP]
 
 
+def lose_everest(core: Core) -> None:
+    core.feed(inputs.BrokerDisconnected(reason="killed"))
+    core.advance(6)
+    core.feed(inputs.BrokerConnected(session_present=False))
+
+
+def test_a_setpoint_between_two_losses_is_forgotten() -> None:
+    core = Core().ready()
+    core.feed(inputs.BrokerConnected(session_present=False))
+    core.to_charging()
+    lose_everest(core)
+    assert goose(core.setpoint(350, 30)) == []
+    lose_everest(core)
+    made = [*core.export(), *core.key(), *core.reply()]
+    assert phase_of(core) is ConnectorPhase.RUNNING
+    assert goose(made)[-1] == (RequirementType.CHARGING, 0, 0)
+    assert goose(core.setpoint(360, 20)) == [(RequirementType.CHARGING, 360, 20)]
+
+
 def test_lost_twice_is_said_once() -> None:
     core = Core().ready()
     core.feed(inputs.BrokerConnected(session_present=False))
