@@ -2,7 +2,7 @@
 # make test   all tests             make coverage   branch coverage of the core
 # make lint   ruff, mypy, import-linter
 # make simulate  200 simulated worlds, every turn checked (docs/simulation.md)
-# make bench  the figures of docs/performance.md, 7 minutes; QUICK=1: one minute, few of everything
+# make bench  the figures of docs/performance.md, 6 minutes; QUICK=1: one minute, few of everything
 # make load   floods while four cars charge, for LOAD_SECONDS (60)
 # make soak   session after session at 60 times the usual rate, for MINUTES (10)
 # make fuzz   TARGET=… SECONDS=…: one fuzz target (docs/fuzzing.md)

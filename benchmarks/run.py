@@ -1,4 +1,4 @@
-"""All figures of docs/performance.md: `make bench` (about 7 minutes), `make bench QUICK=1` (a minute: that
+"""All figures of docs/performance.md: `make bench` (about 6 minutes), `make bench QUICK=1` (a minute: that
 everything can still be measured, no more). As root, or in `unshare -Urn`.
 
     python benchmarks/run.py [--quick] [--only THEME …] [--hours H] [-o RESULTS.json] [--docs DOCUMENT]
