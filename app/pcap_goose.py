@@ -59,6 +59,8 @@ class _KeepingPort:
         kept, self._kept = self._kept, []
         return kept
 
+    # The publisher only sends; nobody calls the rest of a port.
+
     def receive(self, timeout_s: float) -> bytes | None:
         raise NotImplementedError
 

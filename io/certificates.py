@@ -108,7 +108,7 @@ def write_set(directory: Path, content: Mapping[str, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well: half a set of certificates is worse than none
         for path in written:
             path.unlink(missing_ok=True)
         if is_new:

@@ -190,7 +190,7 @@ def _guarded(callback: Callable[_P, None]) -> Callable[_P, None]:
     def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             callback(*args, **kwargs)
-        except Exception:
+        except Exception:  # whatever it is, the connection that others depend on goes on
             log.exception("MQTT: a callback failed")
 
     return guarded

@@ -330,7 +330,7 @@ def read_log(path: Path, lifts: Mapping[int, Lift] = LIFTS) -> LogReader:
     try:
         _check_beginning(beginning)
         return LogReader(file, lifts)
-    except BaseException:
+    except BaseException:  # raised again: the file is closed on any way out
         file.close()
         raise
 

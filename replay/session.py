@@ -174,7 +174,7 @@ class Walk:
             self._turns = self._reader.turns()
             self.next: Turn | None = next(self._turns, None)
             """The turn that comes now; None: the segment has come to its end."""
-        except BaseException:
+        except BaseException:  # raised again: the file is closed on any way out
             self._reader.close()
             raise
         self._last: Step | None = None

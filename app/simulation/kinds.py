@@ -6,12 +6,13 @@ KINDS is all of them: a new kind comes in there (docs/simulation.md).
 import math
 import random
 from collections.abc import Callable
+from typing import get_args
 
 from ...messages.config import Config
 from ...messages.registers import RegisterMap
 from ...messages.types import BspEvent
 from . import plan as planned
-from .plan import AnyEvent
+from .plan import AnyEvent, Forgery, OddRequest
 
 BOARD_ERRORS = (
     "EnclosureOpen",
@@ -319,27 +320,12 @@ def _draw_board_error(draw: Draw, at_s: float) -> list[AnyEvent]:
     return [first, second]
 
 
-_ODD_REQUESTS = (
-    "import",
-    "fault",
-    "export_other",
-    "import_setpoint",
-    "negative_setpoint",
-    "huge_setpoint",
-    "low_setpoint",
-    "zero_setpoint",
-    "off",
-    "off_cable_check",
-    "export",
-    "huge_measurement",
-)
-_FORGERIES = ("captured", "unsigned", "other_connector", "garbage", "other_key", "other_type")
 _JUMPS_S = (0.15, 0.3, -0.3, 3600.0, -3600.0, 1e6)
 
 KINDS: dict[str, Callable[[Draw, float], list[AnyEvent]]] = {
     "unplug": lambda draw, at_s: [planned.Unplug(at_s=at_s, connector=draw.connector())],
     "odd": lambda draw, at_s: [
-        planned.Odd(at_s=at_s, connector=draw.connector(), what=draw.rng.choice(_ODD_REQUESTS))  # type: ignore[arg-type]
+        planned.Odd(at_s=at_s, connector=draw.connector(), what=draw.rng.choice(get_args(OddRequest)))
     ],
     "board_event": lambda draw, at_s: [
         planned.BoardEvent(at_s=at_s, connector=draw.connector(), event=draw.rng.choice(list(BspEvent)))
@@ -382,7 +368,7 @@ KINDS: dict[str, Callable[[Draw, float], list[AnyEvent]]] = {
         planned.GooseForged(
             at_s=at_s,
             connector=draw.connector(),
-            how=draw.rng.choice(_FORGERIES),  # type: ignore[arg-type]
+            how=draw.rng.choice(get_args(Forgery)),
             for_s=draw.long_s(1, 300),
         )
     ],

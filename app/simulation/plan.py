@@ -27,6 +27,25 @@ class PlanError(Exception):
     """A plan is not usable. The text is for the user."""
 
 
+OddRequest = Literal[
+    "import",
+    "fault",
+    "export_other",
+    "import_setpoint",
+    "negative_setpoint",
+    "huge_setpoint",
+    "low_setpoint",
+    "zero_setpoint",
+    "off",
+    "off_cable_check",
+    "export",
+    "huge_measurement",
+]
+"""What EVerest asks for, or a device says, without sense."""
+Forgery = Literal["captured", "unsigned", "other_connector", "garbage", "other_key", "other_type"]
+"""What is wrong with a reply that no honest power unit sent."""
+
+
 class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="do", tag=True):
     """Something that happens `at_s` seconds after the beginning."""
 
@@ -52,20 +71,7 @@ class Odd(Event, frozen=True, kw_only=True, tag="odd"):
     """EVerest asks for, or a device says, what makes no sense."""
 
     connector: Connector
-    what: Literal[
-        "import",
-        "fault",
-        "export_other",
-        "import_setpoint",
-        "negative_setpoint",
-        "huge_setpoint",
-        "low_setpoint",
-        "zero_setpoint",
-        "off",
-        "off_cable_check",
-        "export",
-        "huge_measurement",
-    ]
+    what: OddRequest
 
 
 class BoardEvent(Event, frozen=True, kw_only=True, tag="board_event"):
@@ -163,7 +169,7 @@ class GooseForged(Event, frozen=True, kw_only=True, tag="goose_forged"):
     request within a time."""
 
     connector: Connector
-    how: Literal["captured", "unsigned", "other_connector", "garbage", "other_key", "other_type"]
+    how: Forgery
     for_s: Seconds = 0.0
 
 

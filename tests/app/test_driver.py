@@ -23,7 +23,7 @@ def test_a_core_that_was_silent_and_turns_before_anybody_looks(
         for _ in range(3):
             driven._turned()
         assert driven._failure is None
-        time.sleep(0.25)
+        time.sleep(0.25)  # nothing happens that could be awaited: that is what is tested
         driven._turned()
         assert driven._failure is not None
         assert driven._failure.startswith("the core has not finished a turn for 0.")

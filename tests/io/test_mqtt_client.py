@@ -195,6 +195,18 @@ def test_a_broker_that_talks_nonsense_kills_nothing(start, log):
     assert driver.events.empty()
 
 
+def serve_by_hand(server: socket.socket, *answers: bytes) -> None:
+    """A broker that says this, each after something came, and then nothing until the other end hangs up."""
+    connection, _ = server.accept()
+    with connection:
+        connection.settimeout(TIMEOUT_S)
+        for answer in answers:
+            connection.recv(1000)
+            connection.sendall(answer)
+        while connection.recv(1000):
+            pass
+
+
 def test_a_broker_that_never_acknowledges_the_subscription_is_given_up(start, log, monkeypatch):
     monkeypatch.setattr("fusioncharger.io.mqtt_connection.ANSWER_TIMEOUT_S", 0.3)
     connack = b"\x20\x03\x00\x00\x00"
@@ -202,13 +214,7 @@ def test_a_broker_that_never_acknowledges_the_subscription_is_given_up(start, lo
         server.settimeout(TIMEOUT_S)
         driver = start(server.getsockname()[1])
         for _ in range(2):
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(connack)
-                connection.settimeout(2)
-                while connection.recv(1000):
-                    pass
+            serve_by_hand(server, connack)
         log.wait_for("the broker does not answer; trying on")
     assert driver.events.empty()
 
@@ -218,14 +224,7 @@ def test_a_suback_that_answers_something_else_is_said_once(start, log):
     with socket.create_server(("127.0.0.1", 0)) as server:
         driver = start(server.getsockname()[1])
         for _ in range(3):
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(connack)
-                connection.recv(1000)
-                connection.sendall(suback_of_nothing)
-                while connection.recv(1000):
-                    pass
+            serve_by_hand(server, connack, suback_of_nothing)
         log.wait_for("trying on")
         assert driver.client.is_alive()
     assert log.count("the connection failed") == 1
@@ -322,14 +321,7 @@ def test_a_refused_subscription_is_said_and_tried_again(start, log):
     with socket.create_server(("127.0.0.1", 0)) as server:
         driver = start(server.getsockname()[1])
         for _ in range(2):
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(connack)
-                connection.recv(1000)
-                connection.sendall(suback_not_authorized)
-                while connection.recv(1000):
-                    pass
+            serve_by_hand(server, connack, suback_not_authorized)
         log.wait_for(f"subscription refused: {TOPIC} (Not authorized); trying on")
     assert log.count("subscription refused") == 1
     assert driver.events.empty()
