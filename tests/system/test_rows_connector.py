@@ -43,9 +43,11 @@ def wait_event(system: Rig, event: int, mark: int) -> dict[str, int]:
 
 
 def plug_in_to_running(system: Rig) -> None:
-    mark = system.driver.log.mark()
+    """And the placeholder request has been seen: it is not after a mark that is set now."""
+    mark, frames = system.driver.log.mark(), system.mock.events.mark()
     system.everest.bsp(1, "B")
     system.driver.log.wait(lambda line: "ConnectedNoAllocation -> Running" in line, after=mark)
+    system.wait_power(1, "MODULE_PLACEHOLDER_REQUEST", after=frames)
 
 
 def status(system: Rig) -> int:
@@ -325,9 +327,11 @@ def test_any_export_in_completed_asks_for_a_new_key(tmp_path: Path) -> None:
         system.start_driver()
         plug_in_to_running(system)
         for phase, request in wanted.items():
+            off = system.mock.events.mark()
             system.everest.mode(1, "Off", "Other")
             system.everest.mode(1, "Off", "Other")  # after a CableCheck the first one is OffCableCheck
             assert status(system) == COMPLETE
+            system.wait_stop(1, after=off)
             mark = system.mock.events.mark()
             system.everest.setpoint(1, 420, 7)
             system.everest.mode(1, "Export", phase)
@@ -364,7 +368,9 @@ def test_other_events_change_nothing(tmp_path: Path) -> None:
         for event in ("B", "C", "D", "E", "F"):  # Running
             everest.bsp(1, event)
             assert status(system) == CHARGING
+        again = system.mock.events.mark()
         system.psu("key", connector=1)  # only a new message with the same content
+        system.wait_power(1, "CHARGING", 400, after=again)
         everest.mode(1, "Off", "Other")
         system.wait_stop(1, after=mark)
         for event in ("B", "C", "D", "E", "F"):  # Completed
@@ -562,6 +568,7 @@ def test_the_applied_setpoint_follows_setpoint_and_ratings(tmp_path: Path) -> No
         # Every Off forgets it.
         everest.mode(1, "Off", "Other")
         assert status(system) == COMPLETE
+        system.wait_stop(1, after=mark)
         mark = system.mock.events.mark()
         everest.mode(1, "Export", "Charging")
         system.wait_power(1, "CHARGING", 0, after=mark)
