@@ -51,6 +51,8 @@ class ConnectorShadow:
         """And then Off of a cable check: it is left open whether that changes anything."""
         self.outage_since_ns = 0
         """Since when the link was not READY; a connection that never gets so is no end of an outage."""
+        self.in_outage = False
+        """With a car: another loss before the link is READY belongs to the same outage."""
         self.link_ready = False
         self.ready_at_ns = 0
         self.request_at_ns = 0
@@ -159,6 +161,8 @@ class ConnectorShadow:
             self.charging_event_free = True
         if phase in (COMPLETED, CAR_DISCONNECTED):
             self.resuming = self.resume_overdue = self.off_pending = self.off_open = False
+        if phase is CAR_DISCONNECTED:
+            self.in_outage = False
         self.phase, self.entered_ns = phase, now_ns
 
     def forget(self) -> None:
@@ -248,8 +252,8 @@ class ConnectorShadow:
 
     def link_lost(self, now_ns: int) -> None:
         """The link to the PSU failed."""
-        if self.link_ready or self.phase in (ALLOCATING, RUNNING):
-            self.outage_since_ns = now_ns
+        if not self.in_outage and (self.link_ready or self.phase in (ALLOCATING, RUNNING)):
+            self.outage_since_ns, self.in_outage = now_ns, self.phase not in WITHOUT_CAR
         self.link_ready = False
         if self.phase in (ALLOCATING, RUNNING):
             self.go(NO_KEY_YET, now_ns)
@@ -259,7 +263,7 @@ class ConnectorShadow:
         self.resume_overdue = False
 
     def psu_ready(self, now_ns: int) -> None:
-        self.link_ready, self.ready_at_ns = True, now_ns
+        self.link_ready, self.ready_at_ns, self.in_outage = True, now_ns, False
         if self.resuming and now_ns - self.outage_since_ns > OUTAGE_NS + SECOND_NS // 20:
             self.outage_was_long()
 

@@ -42,7 +42,7 @@ def take_over(
         shadow.go(seen.phase, now_ns)
     shadow.charging_event_free = True
     shadow.forget()
-    shadow.resuming = shadow.resume_overdue = shadow.off_pending = False
+    shadow.resuming = shadow.resume_overdue = shadow.off_pending = shadow.in_outage = False
     shadow.internal_error = failure.exception_type
     watch.goose.stop_again(is_needed=True)
     watch.mode_due = True

@@ -63,10 +63,9 @@ class SupervisedShadow(ConnectorShadow):
                 fail("everest_lost_early", f"connector {self.number}")
             self.everest_gone(now_ns)
         elif self.wish and seen.mode_phase is ModePhase.OFF and seen.setpoint is None:
-            if self.resuming and not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
-                self.outage_was_long()
             if not self.link_ready and self._outage_ns(now_ns) >= OUTAGE_NS:
-                self.forget()  # said of resuming connectors only; but safe
+                self.in_outage = False  # it has been told; said of resuming connectors only, but safe
+                self.forget()
             elif self.wish and self._is_silent(now_ns):
                 self.everest_gone(now_ns)
         self.may_synchronise = self.may_synchronise or seen.everest_lost

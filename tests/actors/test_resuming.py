@@ -184,6 +184,20 @@ def test_an_outage_counts_from_a_loss_before_the_mac_came() -> None:
     assert only(core.history, outputs.ModePublished)[-1].mode is Mode.OFF
 
 
+def test_a_connection_that_never_got_ready_is_no_end_of_an_outage() -> None:
+    """A key without the MAC brings the session back to Running for a while."""
+    core = Core().ready().to_charging()
+    core.disconnect()
+    core.advance(0.02)
+    core.feed(inputs.PsuConnected(connection=core.connection))
+    core.advance(9.5)
+    core.key()
+    assert goose(core.reply()) == [(RequirementType.CHARGING, 0.0, 0.0)]
+    assert goose(core.disconnect()) == [STOP]
+    assert modes(core.advance(0.4)) == []
+    assert modes(core.advance(0.1)) == [Mode.OFF]
+
+
 @pytest.mark.parametrize("when", ["without link", "without key"])
 def test_off_while_resuming_leads_to_completed_with_the_key(when: str) -> None:
     core = Core().ready().to_charging()

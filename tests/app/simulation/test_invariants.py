@@ -72,6 +72,20 @@ def test_any_sequence_with_a_handler_that_raises(
             core.perform(step)
 
 
+def test_one_outage_of_two_losses() -> None:
+    """Found by the simulation: the oracle began to count anew with the second loss."""
+    core = WatchedCore(make_config(2))
+    core.ready().to_charging()
+    core.disconnect()
+    core.advance(0.02)
+    core.feed(inputs.PsuConnected(connection=core.connection))
+    core.advance(9.5)
+    core.key()
+    core.reply()
+    core.disconnect()
+    core.advance(1)
+
+
 def test_a_restarted_process_knows_nothing() -> None:
     core = WatchedCore(make_config(2))
     core.ready().to_charging()

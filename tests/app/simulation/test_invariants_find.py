@@ -302,6 +302,17 @@ def test_a_link_that_is_taken_for_ready() -> None:
     found(core, "link_phase", WatchedCore.disconnect)
 
 
+def lose_twice(core: WatchedCore) -> None:
+    """The second time after a key without the MAC: that is one outage, and by now one of 9.5 s."""
+    core.disconnect()
+    core.advance(0.02)
+    core.feed(inputs.PsuConnected(connection=core.connection))
+    core.advance(9.5)
+    core.key()
+    core.reply()
+    core.disconnect()
+
+
 # --- what hangs on timers -------------------------------------------------------------------------------------
 
 
@@ -313,6 +324,7 @@ def test_a_link_that_is_taken_for_ready() -> None:
         ("everest_lost_ignored", "connector/1", "heartbeat", "beat", 8),
         ("everest_lost_ignored", "connector/1", "broker", "break", 8),
         ("outage_kept_the_request", "connector/1", "outage", "disconnect", 12),
+        ("outage_kept_the_request", "connector/1", "outage", "lose twice", 2),
         ("resuming_endless", "connector/1", "resume", "resume", 12),
         ("keys_kept", "psu_link", "forget_psu", "disconnect", 12),
         ("link_silence_ignored", "psu_link", "liveness", "nothing", 62),
@@ -330,6 +342,7 @@ def test_a_timer_that_is_forgotten(name: str, owner: str, timer: str, prepare: s
             core.feed(inputs.BrokerDisconnected(reason="gone")),
         ),
         "disconnect": WatchedCore.disconnect,
+        "lose twice": lose_twice,
         "resume": lambda core: (core.disconnect(), core.advance(0.02), core.connect()),
         "nothing": lambda _: None,
     }
