@@ -63,7 +63,7 @@ class _Oracle:
     def __init__(self, plan: Plan) -> None:
         self._invariants = Invariants(plan.config)
         self._at_start: InvariantViolated | None = None
-        """What was violated in a process's first turn: said in its second, when there is a log to write."""
+        """What was violated in a process's first turn: said in the next, or at the end: there is a log then."""
         self._turns_left = int(plan.seconds * MAX_TURNS_PER_S) + 10_000
 
     def turn(self, message: Input, outputs: tuple[AnyOutput, ...], states: Mapping[str, ActorState]) -> None:
@@ -71,8 +71,7 @@ class _Oracle:
         self._turns_left -= 1
         if self._turns_left < 0:
             raise InvariantViolated(RUNS_AWAY, f"more than {MAX_TURNS_PER_S:g} turns a second")
-        if self._at_start is not None:
-            raise self._at_start
+        self.end()
         try:
             self._invariants.turn(message, outputs, states)
         except InvariantViolated as violated:
@@ -84,6 +83,11 @@ class _Oracle:
         """30 s after the last fault."""
         self._invariants.settled(now_ns)
 
+    def end(self) -> None:
+        """InvariantViolated if something is still to be said."""
+        if self._at_start is not None:
+            raise self._at_start
+
 
 def run(plan: Plan, log_directory: Path | None = None) -> Result:
     """Run it; with a directory, write its log there, whatever came of it."""
@@ -94,6 +98,7 @@ def run(plan: Plan, log_directory: Path | None = None) -> Result:
     try:
         world.run_until(plan.seconds)
         world.end()
+        oracle.end()
         failure = _check_journals(world)
     except InvariantViolated as violated:
         failure = _failure(world, violated.name, violated.text)

@@ -20,6 +20,7 @@ from fusioncharger.app.simulation import recording
 from fusioncharger.app.simulation.kinds import KINDS, Draw
 from fusioncharger.app.simulation.plan import (
     BrokerLost,
+    DriverRestarts,
     HandlerRaises,
     JournalRotates,
     LinkCut,
@@ -217,6 +218,13 @@ def test_a_bug_is_found(
     _, result = failed
     assert result.failure is not None
     assert found in (None, result.failure.invariant), result.failure
+
+
+def test_a_bug_of_the_first_turn_is_found_without_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts_without_registers(monkeypatch)
+    result = run(plan(DriverRestarts(at_s=0.0, for_s=60.0, killed=True), seconds=1.0))
+    assert result.failure is not None
+    assert (result.turns, result.failure.invariant) == (1, "register")
 
 
 def takes_late_replies(monkeypatch: pytest.MonkeyPatch) -> None:
