@@ -1,4 +1,7 @@
-"""For all tests: `--fail-on-skip`, because a test that CI skips proves nothing. And how hypothesis runs."""
+"""For all tests: `--fail-on-skip`, because a test that CI skips proves nothing. And how hypothesis runs, and
+what signals do."""
+
+import signal
 
 import hypothesis
 import pytest
@@ -6,6 +9,11 @@ import pytest
 # A machine that pauses for 0.2 s has found no fault.
 hypothesis.settings.register_profile("fusioncharger", deadline=None)
 hypothesis.settings.load_profile("fusioncharger")
+
+# Under nohup, or behind a shell's &, these are ignored: every process that a test starts would inherit that.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
