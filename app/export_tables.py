@@ -22,7 +22,7 @@ from ..actors.psu_link_state import PsuLinkState
 from ..actors.runtime import ActorState
 from ..messages.config import Config
 from ..messages.types import PsuRunningMode
-from ..replay.log_format import TOPICS, seal, type_name, unsealed
+from ..replay.log_format import NOT_UNDERSTOOD, TOPICS, seal, type_name, unsealed
 from ..replay.reader import Turn
 
 Kind = Literal["utc", "float", "int", "bool", "text"]
@@ -170,7 +170,7 @@ def _head(payload: bytes) -> tuple[str, int | None]:
     """Type and connector; of an altered one, what can be read."""
     try:
         return type_name(payload), _head_decoder.decode(payload).connector
-    except (ValueError, msgspec.MsgspecError):
+    except NOT_UNDERSTOOD:
         return "", None
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ..messages.outputs import AnyOutput
 from .divergence import Divergence, differs, report
-from .log_format import is_sealed, unsealed
+from .log_format import NOT_UNDERSTOOD, is_sealed, unsealed
 from .new_fields import lacking
 from .reader import RecordedOutput
 
@@ -207,7 +207,7 @@ def _key(side: _Side) -> tuple[str, int, str, str]:
 def _fields(text: bytes) -> dict[str, Any]:
     try:
         fields = msgspec.json.decode(text)
-    except ValueError:  # altered: no JSON, or no UTF-8
+    except NOT_UNDERSTOOD:  # altered
         return {"type": "(not JSON)", "text": text.decode("utf-8", "backslashreplace")}
     return fields if isinstance(fields, dict) else {"type": "(no object)"}
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from ..actors.runtime import ActorState
-from .log_format import TOPICS
+from .log_format import NOT_UNDERSTOOD, TOPICS
 from .stepping import Step
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -93,7 +93,7 @@ def _part(text: str) -> _Compared | _Is | None:
         raise ConditionError(msg)
     try:
         value = msgspec.json.decode(match[3])
-    except ValueError:
+    except NOT_UNDERSTOOD:
         value = match[3].strip()
     return _Compared(tuple(match[1].split(".")), match[2], value)
 

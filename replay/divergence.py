@@ -33,7 +33,7 @@ import msgspec
 from msgspec import Struct
 
 from ..messages.outputs import AnyOutput
-from .log_format import TYPES, is_sealed, sealed, unsealed
+from .log_format import NOT_UNDERSTOOD, TYPES, is_sealed, sealed, unsealed
 from .reader import RecordedOutput, Turn
 
 _NAME_WIDTH = 28
@@ -148,7 +148,7 @@ def _pair(number: int, recorded: RecordedOutput | None, output: AnyOutput | None
 
 
 def _fields(text: bytes, message_type: type[Struct] | None) -> dict[str, Any]:
-    """A message's fields by name, what the type declares as bytes as bytes. ValueError if it is not JSON."""
+    """A message's fields by name, what the type declares as bytes as bytes. NOT_UNDERSTOOD (log_format.py)."""
     fields = msgspec.json.decode(text, type=dict[str, Any])
     for name in _bytes_fields(message_type or TYPES.get(str(fields.get("type")))):
         with contextlib.suppress(LookupError, TypeError, ValueError):  # not base64 any more: shown as it is
@@ -159,7 +159,7 @@ def _fields(text: bytes, message_type: type[Struct] | None) -> dict[str, Any]:
 def _recorded_fields(text: bytes, message_type: type[Struct] | None) -> dict[str, Any]:
     try:
         return _fields(text, message_type)
-    except ValueError:
+    except NOT_UNDERSTOOD:
         return {_NOT_JSON: _readable(text)}
 
 

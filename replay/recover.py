@@ -22,7 +22,18 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .log_format import FORMAT, PIPE_HEAD, TOPICS, TURN_MODULUS, Gap, SegmentEnd, seal, type_name, unsealed
+from .log_format import (
+    FORMAT,
+    NOT_UNDERSTOOD,
+    PIPE_HEAD,
+    TOPICS,
+    TURN_MODULUS,
+    Gap,
+    SegmentEnd,
+    seal,
+    type_name,
+    unsealed,
+)
 from .logs import Segment
 from .reader import EndKind, UnsupportedFormatError, read_log
 from .recorder import SegmentWriter
@@ -298,5 +309,5 @@ def _same_turn(record: Whole, begun: Whole) -> bool:
 def _has_its_time(record: Whole) -> bool:
     try:
         return msgspec.json.decode(record.payload, type=_AtNs).at_ns == record.at_ns
-    except msgspec.MsgspecError:
+    except NOT_UNDERSTOOD:
         return False

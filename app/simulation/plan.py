@@ -327,7 +327,7 @@ def read_plan(path: Path) -> Plan:
     try:
         found = msgspec.json.decode(data, type=_PlanFile)
         config = of_table(found.config, f"{path}: config")
-    except (msgspec.DecodeError, ConfigError) as error:
+    except (msgspec.DecodeError, RecursionError, ConfigError) as error:
         msg = str(error) if isinstance(error, ConfigError) else f"{path}: not a plan: {error}"
         raise PlanError(msg) from None
     events = tuple(sorted(found.events, key=lambda event: event.at_s))
