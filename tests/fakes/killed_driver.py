@@ -10,7 +10,6 @@ import mmap
 import os
 import random
 import signal
-import struct
 import sys
 import time
 from itertools import cycle
@@ -18,13 +17,15 @@ from pathlib import Path
 
 from fakes.recorded_session import INPUTS, DrivenJournal
 
-NOTE = struct.Struct("<QQ")
-"""Turns, and segments that were begun."""
+TURN, SEGMENTS = range(2)
+"""What is noted: turns, and segments that were begun. A word each, which holds the old number or the new one
+whenever the process is killed; struct.pack_into would clear it first."""
+NOTE_BYTES = 2 * 8
 LONGEST_LIFE_S = 0.05
 SEGMENT_BYTES = 20_000
 
 
-def drive(directory: Path, noted: mmap.mmap) -> None:
+def drive(directory: Path, noted: memoryview) -> None:
     """Charge until killed; with a change to a new segment now and then."""
     driven = DrivenJournal(directory, segment_bytes=SEGMENT_BYTES)
     driven.open()
@@ -33,7 +34,8 @@ def drive(directory: Path, noted: mmap.mmap) -> None:
         driven.run([message])
         while driven.journal.waiting_bytes:
             driven.journal.pump()
-        NOTE.pack_into(noted, 0, driven.turn, segments)
+        noted[TURN] = driven.turn
+        noted[SEGMENTS] = segments
         driven.journal.read_reports()
         if driven.journal.is_due(0) and not driven.journal.is_prepared:
             driven.journal.prepare_replacement(driven.turn)
@@ -44,16 +46,20 @@ def drive(directory: Path, noted: mmap.mmap) -> None:
 def kill_one(directory: Path, life_s: float, segments: int) -> int:
     """Start one, kill it some time after it has begun so many segments; the last turn that it had handed over
     whole."""
-    with mmap.mmap(-1, NOTE.size) as noted:
+    with (
+        mmap.mmap(-1, NOTE_BYTES) as memory,
+        memoryview(memory) as as_bytes,
+        as_bytes.cast("Q") as noted,
+    ):
         child = os.fork()
         if child == 0:
             drive(directory, noted)
-        while NOTE.unpack_from(noted, 0)[1] < segments:
+        while noted[SEGMENTS] < segments:
             time.sleep(0.001)
         time.sleep(life_s)  # the random moment
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return int(NOTE.unpack_from(noted, 0)[0])
+        return int(noted[TURN])
 
 
 def main(directory: Path, count: int, seed: int) -> None:
