@@ -170,7 +170,7 @@ class CoreActor(pykka.Actor, Generic[S]):
 
     def handle(self, message: Any) -> None:
         """Handle an Input or a message of another actor."""
-        raise NotImplementedError
+        raise NotImplementedError  # each actor has its own
 
     def timer_fired(self, name: str) -> None:
         """The actor's own timer `name` has run out."""

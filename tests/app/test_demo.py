@@ -61,7 +61,7 @@ def test_sigterm_ends_everything_that_was_started(tmp_path):
     deadline = time.monotonic() + 20
     while not (out / "driver.log").exists():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.02)  # a new file tells no one
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -115,7 +115,7 @@ def test_a_process_that_has_ended_is_told_nothing(tmp_path):
     deadline = time.monotonic() + 20
     while processes.is_running("short"):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.02)  # its end is what is_running tells, and it has to be asked
     processes.tell("short", "something")
     processes.end_all()
     processes.tell("short", "something")

@@ -76,13 +76,7 @@ def test_one_outage_of_two_losses() -> None:
     """Found by the simulation: the oracle began to count anew with the second loss."""
     core = WatchedCore(make_config(2))
     core.ready().to_charging()
-    core.disconnect()
-    core.advance(0.02)
-    core.feed(inputs.PsuConnected(connection=core.connection))
-    core.advance(9.5)
-    core.key()
-    core.reply()
-    core.disconnect()
+    core.lose_link_twice()
     core.advance(1)
 
 

@@ -302,17 +302,6 @@ def test_a_link_that_is_taken_for_ready() -> None:
     found(core, "link_phase", WatchedCore.disconnect)
 
 
-def lose_twice(core: WatchedCore) -> None:
-    """The second time after a key without the MAC: that is one outage, and by now one of 9.5 s."""
-    core.disconnect()
-    core.advance(0.02)
-    core.feed(inputs.PsuConnected(connection=core.connection))
-    core.advance(9.5)
-    core.key()
-    core.reply()
-    core.disconnect()
-
-
 # --- what hangs on timers -------------------------------------------------------------------------------------
 
 
@@ -342,7 +331,7 @@ def test_a_timer_that_is_forgotten(name: str, owner: str, timer: str, prepare: s
             core.feed(inputs.BrokerDisconnected(reason="gone")),
         ),
         "disconnect": WatchedCore.disconnect,
-        "lose twice": lose_twice,
+        "lose twice": WatchedCore.lose_link_twice,
         "resume": lambda core: (core.disconnect(), core.advance(0.02), core.connect()),
         "nothing": lambda _: None,
     }

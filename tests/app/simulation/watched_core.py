@@ -68,6 +68,16 @@ class WatchedCore(Core):
             fields["current_a"] = 20.0
         return self.feed(kind(**fields))
 
+    def lose_link_twice(self) -> None:
+        """The second time after a key without the MAC: that is one outage, and by then one of 9.5 s."""
+        self.disconnect()
+        self.advance(0.02)
+        self.feed(inputs.PsuConnected(connection=self.connection))
+        self.advance(9.5)
+        self.key()
+        self.reply()
+        self.disconnect()
+
     def perform(self, step: tuple[Any, ...]) -> None:
         """One of STEPS. What the world cannot do now (a write without a connection) is left out."""
         name, *values = step
