@@ -428,11 +428,12 @@ dir = "{self.directory / "sessions"}"
         after: int = 0,
         timeout_s: float = TIMEOUT_S,
     ) -> Event:
-        """The first power request of that kind (and voltage)."""
+        """The first new power request of that kind (and voltage); repeats do not count (`frames`)."""
         return self.mock.events.wait(
             lambda event: (
                 event["event"] == "power_request"
                 and event["connector_no"] == connector + 4
+                and not event["repeat"]
                 and event["requirement_type"] == requirement
                 and voltage_v in (None, event["voltage"])
             ),
@@ -442,8 +443,13 @@ dir = "{self.directory / "sessions"}"
         )
 
     def wait_stop(self, connector: int, *, after: int = 0, timeout_s: float = TIMEOUT_S) -> Event:
+        """The first new stop request: that of the session before is still repeated when the next one begins."""
         return self.mock.events.wait(
-            lambda event: event["event"] == "stop_request" and event["connector_no"] == connector + 4,
+            lambda event: (
+                event["event"] == "stop_request"
+                and event["connector_no"] == connector + 4
+                and not event["repeat"]
+            ),
             after=after,
             timeout_s=timeout_s,
             what=f"stop request of connector {connector}",
