@@ -63,13 +63,15 @@ simulate: setup
 bench: setup
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(BENCH_ARGS)
 
-LOAD_SECONDS ?= 60
+# No shell between make and pytest: who ends make ends both, and with them what the test has started.
+load: export LOAD_SECONDS ?= 60
 load: setup
-	LOAD_SECONDS=$(LOAD_SECONDS) $(BIN)/pytest -q -s tests/load
+	$(BIN)/pytest -q -s tests/load
 
 MINUTES ?= 10
+soak: export SOAK_MINUTES = $(MINUTES)
 soak: setup
-	SOAK_MINUTES=$(MINUTES) $(BIN)/pytest -q -s tests/soak/soak.py
+	$(BIN)/pytest -q -s tests/soak/soak.py
 
 # Where there is no wheel of atheris, the target runs under hypothesis.
 SECONDS ?= 60

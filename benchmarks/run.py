@@ -9,6 +9,7 @@ says what exceeds.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import traceback
@@ -42,6 +43,8 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, default=RESULTS, metavar="FILE")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the table into this document as well")
     arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what was started is ended
+        signal.signal(number, signal.default_int_handler)
     hours = arguments.hours or (QUICK_LOG_HOURS if arguments.quick else LOG_HOURS)
     facts = machine()
     figures: list[Figure] = []

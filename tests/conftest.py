@@ -11,9 +11,9 @@ hypothesis.settings.register_profile("fusioncharger", deadline=None)
 hypothesis.settings.load_profile("fusioncharger")
 
 # Under nohup, or behind a shell's &, these are ignored: every process that a test starts would inherit that.
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+# And whoever ends a run, with whatever signal, ends the processes that it has started as well.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

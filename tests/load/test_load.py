@@ -92,13 +92,17 @@ def tell(proxy: "subprocess.Popen[str]") -> None:
     proxy.stdin.flush()
 
 
-def goose_flood(frames: list[bytes], seconds: float) -> "subprocess.Popen[str]":
+@contextlib.contextmanager
+def goose_flood(frames: list[bytes], seconds: float) -> Iterator["subprocess.Popen[str]"]:
     command = [*NICE, str(FOLDER / "goose_flood.py"), "veth0", str(FRAMES_PER_S), str(seconds)]
-    flood = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert flood.stdin is not None
-    flood.stdin.write("".join(frame.hex() + "\n" for frame in frames))
-    flood.stdin.close()
-    return flood
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as flood:
+        try:
+            assert flood.stdin is not None
+            flood.stdin.write("".join(frame.hex() + "\n" for frame in frames))
+            flood.stdin.close()
+            yield flood
+        finally:
+            flood.kill()
 
 
 class Sampler:
@@ -187,13 +191,10 @@ class Flooded:
 def flooded(system: Rig, kind: str, frames: list[bytes], seconds: float) -> Flooded:
     """Flood once, and print what came of it."""
     before_s = figures(system.driver.popen.pid).cpu_s
-    with WireTap() as tap:
-        flood = goose_flood(frames, seconds)
+    with WireTap() as tap, goose_flood(frames, seconds) as flood:
         sent = send_setpoints(system, seconds)
         assert flood.stdout is not None
-        with flood.stdout:
-            count = int(flood.stdout.readline())
-        flood.wait()
+        count = int(flood.stdout.readline())
     arrivals = tap.arrivals()
     measured = Flooded(count, latencies_ms(sent, arrivals), repeat_delays_ms(arrivals))
     cpu = (figures(system.driver.popen.pid).cpu_s - before_s) / seconds

@@ -320,6 +320,7 @@ def running(
     }
     with ThreadPoolExecutor(4) as pool:
         yield {name: pool.submit(SCENARIOS[name], tmp_path_factory.mktemp("part")) for name in sorted(asked)}
+        pool.shutdown(cancel_futures=True)  # who ends the run waits for those that have begun, no more
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
