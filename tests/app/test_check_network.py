@@ -203,6 +203,7 @@ def test_a_power_unit_with_tls(tmp_path: Path, version: ssl.TLSVersion) -> None:
 
 @pytest.mark.parametrize(
     "answer",
+    # The last one holds the connection open and says nothing: nothing comes of it that could be awaited.
     [lambda _: None, lambda connection: connection.sendall(b"\0" * 50), lambda _: time.sleep(1.5)],
     ids=["hangs-up", "modbus", "silent"],
 )
