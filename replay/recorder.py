@@ -8,12 +8,14 @@ Rules:
 - The pipe's end is the only end: signals that stop the driver do not stop the recorder, so a driver that was
   killed loses nothing that it had handed over.
 - What was read is in the kernel's hands (flushed) before the next read, and on the disk within about a second.
-- No wake-up without something to do: it sleeps until the pipe has data, or until data has to be synced.
+- No wake-up without something to do: it sleeps until the pipe has data, and then until enough for one read has
+  come at the last rate, or the data has to be synced, or the pipe ends.
 - What cannot be written ends the recorder; the file is cut to what is whole. The driver starts another one.
 - Old segments are compressed and deleted by a process that it leaves behind (housekeeping.py).
 """
 
 import contextlib
+import math
 import mmap
 import os
 import select
@@ -48,11 +50,10 @@ from .mcap_file import McapFile
 from .segment_file import SegmentFile, is_disk_full
 from .summary import Summariser
 
-NAP_S = 0.025
-BUSY_BYTES = 2**18
-"""So much in one nap: no nap, until it is less again. The pipe holds 1 MiB."""
 SYNC_INTERVAL_S = 1.0
 READ_BYTES = 2**20
+NAP_BYTES = 2**15
+"""What is to come in a nap. The pipe holds 1 MiB: enough if the rate becomes 32 times as high meanwhile."""
 NICENESS = 5
 ROOM_BYTES = 2**20
 """A segment is only begun where so much is free: else it would be given up again at once."""
@@ -185,26 +186,30 @@ class SegmentWriter:
 def record(writer: SegmentWriter, file: SegmentFile) -> None:
     """Write until the pipe ends. OSError where the file cannot be written."""
     sync_at_s: float | None = None
-    is_busy = False
+    bytes_per_s = math.inf  # so that the segment's header is in the file at once
+    read_at_s = time.monotonic()
     # One for all reads: os.read would have the kernel map and unmap that much for each, a seventh of what the
     # recorder costs while little happens.
     buffer = mmap.mmap(-1, READ_BYTES)
+    data_or_end, end = select.poll(), select.poll()
+    data_or_end.register(PIPE_FD, select.POLLIN)
+    end.register(PIPE_FD, 0)
     while True:
-        timeout_s = None if sync_at_s is None else max(0.0, sync_at_s - time.monotonic())
-        readable, _, _ = select.select([PIPE_FD], [], [], timeout_s)
-        if readable:
-            # Whoever waits at a pipe is woken by every write, and waking costs the writer 10 to 100 us: so nap,
-            # and take what has come by then in one go.
-            if not is_busy:
-                time.sleep(NAP_S)
-            data = buffer[: os.readv(PIPE_FD, [buffer])]
-            is_busy = len(data) >= BUSY_BYTES
-            if not data:
-                break
-            writer.feed(data)
-            if sync_at_s is None:
-                sync_at_s = time.monotonic() + SYNC_INTERVAL_S
-        if sync_at_s is not None and time.monotonic() >= sync_at_s:
+        if sync_at_s is None:
+            data_or_end.poll()
+            sync_at_s = time.monotonic() + SYNC_INTERVAL_S
+        # Whoever waits for data is woken by every write, and waking costs the writer 10 to 100 us: so wait for
+        # the end alone, and take what has come by then in one go.
+        nap_s = min(sync_at_s - time.monotonic(), NAP_BYTES / max(bytes_per_s, 1.0))
+        end.poll(max(0.0, nap_s) * 1000)
+        count = os.readv(PIPE_FD, [buffer]) if data_or_end.poll(0) else None
+        if count == 0:
+            break
+        last_read_at_s, read_at_s = read_at_s, time.monotonic()
+        bytes_per_s = (count or 0) / (read_at_s - last_read_at_s)
+        if count:
+            writer.feed(buffer[:count])
+        if time.monotonic() >= sync_at_s:
             file.sync()
             sync_at_s = None
     writer.finish()
