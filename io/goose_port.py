@@ -7,9 +7,10 @@
 """
 
 import math
-import os
 import select
 from typing import Protocol
+
+from .waker import Waker
 
 
 class GoosePortError(Exception):
@@ -58,24 +59,24 @@ class ReadableWait:
     """Waits until a socket is readable, and can be interrupted from another thread."""
 
     def __init__(self, socket_fd: int) -> None:
-        self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waker = Waker()
         self._poll = select.poll()
         self._poll.register(socket_fd, select.POLLIN)
-        self._poll.register(self._event_fd, select.POLLIN)
+        self._poll.register(self._waker, select.POLLIN)
 
     def wait(self, timeout_s: float) -> bool:
         """True: readable, or the socket has an error to tell. False: timeout or interrupt."""
         timeout_ms = None if math.isinf(timeout_s) else math.ceil(timeout_s * 1000)
         ready = [fd for fd, _ in self._poll.poll(timeout_ms)]
-        if self._event_fd in ready:
-            os.eventfd_read(self._event_fd)
+        if self._waker.fileno() in ready:
+            self._waker.clear()
             return False
         return bool(ready)
 
     def interrupt(self) -> None:
         """End the wait that is on, or the next one."""
-        os.eventfd_write(self._event_fd, 1)
+        self._waker.set()
 
     def close(self) -> None:
         """Give the file descriptor back."""
-        os.close(self._event_fd)
+        self._waker.close()

@@ -20,7 +20,6 @@ Rules:
 - If the sink raises, the thread ends: `is_alive` says so, and the process has to stop.
 """
 
-import contextlib
 import errno
 import selectors
 import socket
@@ -55,6 +54,7 @@ from .modbus_codec import ReadRequest, RefusedRequest, Request, UnexpectedPdu, W
 from .modbus_connection import Attempt, Connection, ConnectionLostError
 from .pulse import Pulse
 from .tls_handshake import Handshake, TlsHandshakeError
+from .waker import Waker
 
 LinkOutput = (
     PsuConnectRequested | PsuDisconnectRequested | ReadAnswered | WriteAnswered | ExceptionAnswered | ReportSent
@@ -93,14 +93,10 @@ class ModbusLink:
         self.pulse = Pulse()
         self._outputs: deque[LinkOutput] = deque()
         self._closing = False
-        self._is_woken = False
-        """A wake-up is on its way: what comes meanwhile needs none of its own."""
-        self._woken, self._wake = socket.socketpair()
-        self._woken.settimeout(0)
-        self._wake.settimeout(0)
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name="modbus", daemon=True)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(self._waker, selectors.EVENT_READ)
         # Of the thread alone; at most one of the first two is set.
         self._attempt: Attempt | Handshake | None = None
         self._connection: Connection | None = None
@@ -117,31 +113,23 @@ class ModbusLink:
     def handle(self, output: LinkOutput) -> None:
         """Hand an Output to the thread. Never blocks."""
         self._outputs.append(output)
-        if not self._is_woken:
-            self._wake_up()
+        self._waker.set()
 
     def nudge(self) -> None:
         """Let the thread turn once. Never blocks."""
-        self._wake_up()
+        self._waker.set()
 
     def close(self) -> bool:
         """Send what was handed over, close the connection (without an Input for it) and end the thread. False
         if the thread hangs."""
         self._closing = True
-        self._wake_up()
+        self._waker.set()
         if self._thread.is_alive():
             self._thread.join(_CLOSE_TIMEOUT_S)
         if not self._thread.is_alive():
             self._selector.close()
-            self._woken.close()
-        self._wake.close()
+            self._waker.close()
         return not self._thread.is_alive()
-
-    def _wake_up(self) -> None:
-        self._is_woken = True
-        # Suppressed: the pair is full, so the thread wakes anyway; or the link is closed.
-        with contextlib.suppress(OSError):
-            self._wake.send(b"\0")
 
     # --- in the thread ---------------------------------------------------------------------------------------
 
@@ -170,9 +158,8 @@ class ModbusLink:
         """The events of the present socket; 0 if it was the wake-up or the time that ended the wait."""
         events = 0
         for key, mask in self._selector.select(self._timeout_s()):
-            if key.fileobj is self._woken:
-                self._woken.recv(4096)
-                self._is_woken = False  # before the deque is looked at, so that nothing stays in it
+            if key.fileobj is self._waker:
+                self._waker.clear()
             else:
                 events = mask
         return events

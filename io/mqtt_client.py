@@ -5,8 +5,8 @@
                         └────────────── 10 ms … 1 s, for ever ──────────┘
 
 Rules:
-- The thread is ours and drives paho through its `Client.loop()`: whatever a malformed packet makes paho raise
-  ends a connection, never the thread. A callback that raises ends nothing.
+- The thread is ours, and nobody else calls paho (mqtt_connection.py): whatever a malformed packet makes paho
+  raise ends a connection, never the thread. A callback that raises ends nothing.
 - The broker keeps our session over a short loss: one client id per process, clean start only until the first
   connection stands, session expiry = everest_timeout_s. So an Off that was sent during a blip arrives.
 - MQTT 5 first, at every loss anew. A broker that only speaks 3.1.1 says so in its CONNACK, or hangs up, or
@@ -30,6 +30,7 @@ from ..messages.config import MqttConfig
 from .mqtt_access import BrokerAccess, BrokerAccessError, load_access
 from .mqtt_connection import MqttConnection, Session
 from .pulse import Pulse
+from .waker import Waker
 
 log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -60,6 +61,7 @@ class MqttClient:
         self._on_message = on_message
         self._client_id = f"fusioncharger-{uuid.uuid4().hex}"
         self.pulse = Pulse()
+        self._waker = Waker()
         self._connection: MqttConnection | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -91,6 +93,8 @@ class MqttClient:
             connection.finish(timeout_s)
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        if not self._thread.is_alive():
+            self._waker.close()
 
     def _run(self) -> None:
         version = MQTTProtocolVersion.MQTTv5
@@ -130,6 +134,7 @@ class MqttClient:
             on_online=_guarded(self._report_connected),
             on_message=_guarded(self._on_message),
             pulse=self.pulse,
+            waker=self._waker,
             on_denied=self._report_denied,
         )
         self._said_denied = False

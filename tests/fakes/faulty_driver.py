@@ -39,7 +39,7 @@ PARTS: dict[str, tuple[str, type, str]] = {
     "link": ("modbus", ModbusLink, "_take_outputs"),
     "publisher": ("goose-publish", GoosePublisher, "_send_due"),
     "receiver": ("goose-receive", AfPacketPort, "receive"),
-    "mqtt": ("mqtt", paho.Client, "loop"),
+    "mqtt": ("mqtt", paho.Client, "loop_misc"),
     "log": ("process-log", logging.StreamHandler, "emit"),
 }
 """Each part's thread, and what it does all the time."""
