@@ -1,8 +1,10 @@
 """GOOSE: what making and reading a frame costs, beside the bare HMAC of that many bytes."""
 
 import hmac
+import time
+from collections.abc import Callable
 
-from figures import Figure, best_us
+from figures import Figure, best_us, spread
 from fusioncharger.io.goose_codec import decode, encode, verify
 from fusioncharger.messages.goose import GooseHeader, PowerRequest, PowerRequestReply
 from fusioncharger.messages.types import PowerRequestMode, RequirementType
@@ -22,6 +24,7 @@ REPLY = PowerRequestReply(
     connector_no=5, requirement_type=1, result=0, mode=5, voltage_bits=0x43C80000, current_bits=0x42FA0000
 )
 LIMIT_US = 20.0
+REST_S = 0.05
 
 
 def measure(*, quick: bool) -> list[Figure]:
@@ -47,7 +50,7 @@ def measure(*, quick: bool) -> list[Figure]:
             None,
         ),
     ]
-    return [
+    figures = [
         Figure(
             theme=THEME,
             name=name,
@@ -57,3 +60,14 @@ def measure(*, quick: bool) -> list[Figure]:
         )
         for name, work, limit_us in works
     ]
+    # What a driver meets that has little to do: it says more of the machine than of the codec.
+    times_us = [_after_rest_us(lambda: sign(REQUEST)) for _ in range(20 if quick else 200)]
+    name = f"encode and sign a power request, after {REST_S * 1000:g} ms of rest"
+    return [*figures, spread(THEME, name, "us", times_us)]
+
+
+def _after_rest_us(work: Callable[[], object]) -> float:
+    time.sleep(REST_S)
+    begin_ns = time.thread_time_ns()
+    work()
+    return (time.thread_time_ns() - begin_ns) / 1000
