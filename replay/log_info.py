@@ -104,7 +104,12 @@ def _missing(log: Log, summaries: Sequence[Summary]) -> Iterator[str]:
     for (former, segment), (before, summary) in zip(pairwise(log.segments), pairwise(summaries), strict=True):
         last_turn = former.header.first_turn + before.turns - 1
         missing = missing_between(former, last_turn, segment)
-        if missing and not any(gap.last_turn == segment.header.first_turn - 1 for gap in summary.gaps):
+        # A recorder that was killed took with it what was in its pipe: the gap begins after that.
+        is_named = any(
+            gap.first_turn <= last_turn + 1 and gap.last_turn == segment.header.first_turn - 1
+            for gap in summary.gaps
+        )
+        if missing and not is_named:
             yield missing
 
 

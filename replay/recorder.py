@@ -15,7 +15,7 @@ Rules:
 """
 
 import contextlib
-import math
+import fcntl
 import mmap
 import os
 import select
@@ -52,8 +52,10 @@ from .summary import Summariser
 
 SYNC_INTERVAL_S = 1.0
 READ_BYTES = 2**20
-NAP_BYTES = 2**15
-"""What is to come in a nap. The pipe holds 1 MiB: enough if the rate becomes 32 times as high meanwhile."""
+NAP_SHARE = 1 / 32
+"""Of the pipe: so much is to come in a nap. It holds 1 MiB, or what the kernel allows."""
+UNKNOWN_RATE = 1e9
+"""Bytes a second: no nap to speak of."""
 NICENESS = 5
 ROOM_BYTES = 2**20
 """A segment is only begun where so much is free: else it would be given up again at once."""
@@ -186,8 +188,8 @@ class SegmentWriter:
 def record(writer: SegmentWriter, file: SegmentFile) -> None:
     """Write until the pipe ends. OSError where the file cannot be written."""
     sync_at_s: float | None = None
-    bytes_per_s = math.inf  # so that the segment's header is in the file at once
-    read_at_s = time.monotonic()
+    pipe_bytes = fcntl.fcntl(PIPE_FD, fcntl.F_GETPIPE_SZ)
+    bytes_per_s = UNKNOWN_RATE  # so that the segment's header is in the file at once
     # One for all reads: os.read would have the kernel map and unmap that much for each, a seventh of what the
     # recorder costs while little happens.
     buffer = mmap.mmap(-1, READ_BYTES)
@@ -197,16 +199,20 @@ def record(writer: SegmentWriter, file: SegmentFile) -> None:
     while True:
         if sync_at_s is None:
             data_or_end.poll()
-            sync_at_s = time.monotonic() + SYNC_INTERVAL_S
+            read_at_s = time.monotonic()
+            sync_at_s = read_at_s + SYNC_INTERVAL_S
         # Whoever waits for data is woken by every write, and waking costs the writer 10 to 100 us: so wait for
         # the end alone, and take what has come by then in one go.
-        nap_s = min(sync_at_s - time.monotonic(), NAP_BYTES / max(bytes_per_s, 1.0))
+        nap_s = min(sync_at_s - time.monotonic(), NAP_SHARE * pipe_bytes / max(bytes_per_s, 1.0))
         end.poll(max(0.0, nap_s) * 1000)
         count = os.readv(PIPE_FD, [buffer]) if data_or_end.poll(0) else None
         if count == 0:
             break
         last_read_at_s, read_at_s = read_at_s, time.monotonic()
-        bytes_per_s = (count or 0) / (read_at_s - last_read_at_s)
+        # One quiet nap does not make a quiet driver; and how fast a pipe was filled that is full, nobody knows.
+        bytes_per_s = max((count or 0) / max(read_at_s - last_read_at_s, 1e-6), bytes_per_s / 8)
+        if count and count >= pipe_bytes / 2:
+            bytes_per_s = UNKNOWN_RATE
         if count:
             writer.feed(buffer[:count])
         if time.monotonic() >= sync_at_s:

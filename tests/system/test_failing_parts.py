@@ -12,6 +12,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -189,8 +191,18 @@ def recorder_is_killed(directory: Path) -> str:
         seen = charging_driver(system, "small backlog")
         mark = system.everest.messages.mark()
         (recorder,) = system.driver.children()
+        os.kill(recorder, signal.SIGSTOP)
+        charge_on(system, 1)  # stands in the pipe, and goes with the recorder
         os.kill(recorder, signal.SIGKILL)
-        return check_recorder_was_replaced(system, mark, seen)
+        said = check_recorder_was_replaced(system, mark, seen)
+        log = open_logs([directory / "sessions"])
+        with log.segments[0].read() as reader:
+            last_turn = max(turn.number for turn in reader.turns())
+    command = [sys.executable, "-m", "fusioncharger", "log", "info", str(directory / "sessions")]
+    info = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    first_turn = log.segments[1].header.first_turn
+    assert f"not in the log: turns {last_turn + 1} to {first_turn - 1} of run" in info
+    return said
 
 
 def recorder_hangs(directory: Path) -> str:
