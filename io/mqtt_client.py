@@ -37,6 +37,8 @@ _P = ParamSpec("_P")
 
 FIRST_RETRY_S = 0.01
 LAST_RETRY_S = 1.0
+LEAVING_S = 0.05
+"""Kept of `close`'s time for the thread's end."""
 STABLE_AFTER_S = 10.0
 """A connection that stood this long starts the backoff anew."""
 
@@ -90,7 +92,7 @@ class MqttClient:
         self._closing.set()
         connection = self._connection
         if connection is not None:
-            connection.finish(timeout_s)
+            connection.finish(timeout_s - LEAVING_S)
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
         if not self._thread.is_alive():

@@ -41,7 +41,7 @@ QUEUE_LIMIT = 1000
 dropped. paho has no such limit for QoS 0: those come at a few per second and go with their connection, so
 KEEPALIVE_S bounds them."""
 RECEIVED_LIMIT = 16
-"""So many messages at most are received before they are handed on: a millisecond or two."""
+"""When so many messages have been received, they are handed on though more come: after a millisecond or two."""
 MAX_PACKET_BYTES = 1 << 20
 """What the broker may send in one packet (MQTT 5): far above what the API accepts, far below what hurts."""
 
@@ -130,8 +130,7 @@ class MqttConnection:
                 self._connect()
             self._serve()
         finally:
-            # They and the client hold one another. It would be left to the garbage collector, and the two
-            # sockets with which it wakes itself would stay open until that comes: for each connection.
+            # They and the client hold one another: all of it would be left to the garbage collector.
             client = self._client
             client.on_socket_open = client.on_connect = client.on_subscribe = client.on_disconnect = None
             client.on_message = None
@@ -173,12 +172,15 @@ class MqttConnection:
                 self._waker.clear()
             elif mask & selectors.EVENT_READ:
                 is_readable = True
+        count = len(self._received)
         if is_readable and not self._read():
             return False
-        if not is_readable or len(self._received) >= RECEIVED_LIMIT:
+        # Not before what follows closely, but the rest of a large one is not waited for.
+        if len(self._received) == count or len(self._received) >= RECEIVED_LIMIT:
             self._hand_on()
         self._publish_waiting()
-        self._part()
+        if not self._part():
+            return False
         if client.want_write() and client.loop_write() is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             return False
         return client.loop_misc() is MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -218,22 +220,29 @@ class MqttConnection:
             topic, payload, qos, retain = self._to_publish.popleft()
             self._publish(topic, payload, qos, retain=retain)
 
-    def _publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
+    def _publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> bool:
         info = self._client.publish(topic, payload, qos, retain)
-        if qos and info.rc is MQTTErrorCode.MQTT_ERR_SUCCESS:
+        is_taken = info.rc is MQTTErrorCode.MQTT_ERR_SUCCESS
+        if qos and is_taken:
             self._last_qos_1 = info
+        return is_taken
 
-    def _part(self) -> None:
-        """What `finish` asked for, as far as it can be done now."""
-        if self._finish_by_s == math.inf:
-            return
-        if self.is_online and self._session.status_topic and not self._said_goodbye:
-            self._said_goodbye = True
-            self._publish(self._session.status_topic, b"offline", 1, retain=True)
-        last = self._last_qos_1
-        if last is None or last.is_published() or time.monotonic() >= self._finish_by_s:
+    def _part(self) -> bool:
+        """What `finish` asked for, as far as it can be done now. False: end without DISCONNECT, so that the
+        broker, which has not heard that we are offline, says it for us."""
+        if self._finish_by_s == math.inf or self._to_publish:
+            return True
+        has_to_say = self.is_online and bool(self._session.status_topic)
+        if has_to_say and not self._said_goodbye:
+            self._said_goodbye = self._publish(self._session.status_topic, b"offline", 1, retain=True)
+        is_said = self._said_goodbye or not has_to_say
+        is_acknowledged = self._last_qos_1 is None or self._last_qos_1.is_published()
+        is_late = time.monotonic() >= self._finish_by_s
+        if (is_said and is_acknowledged) or (is_late and not has_to_say):
             self._finish_by_s = math.inf
             self._client.disconnect()
+            return True
+        return not is_late
 
     def _connect(self) -> None:
         if self._version is MQTTProtocolVersion.MQTTv5:

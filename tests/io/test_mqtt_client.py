@@ -244,6 +244,19 @@ def test_status_shows_online_and_offline(broker, start):
     assert driver.events.empty()
 
 
+def test_a_broker_that_was_frozen_at_close_says_offline(broker, start):
+    driver = start(broker.port)
+    driver.expect(("connected", False))
+    with Peer(broker.port, STATUS) as peer:
+        assert peer.get() == (STATUS, b"online", True)
+        with broker.stopped():
+            for number in range(100):  # more than may be on their way: "offline" has to stay behind
+                assert driver.publish(b"%d" % number)
+            driver.client.close(0.5)
+            assert not driver.client.is_alive()
+        assert peer.get() == (STATUS, b"offline", False)
+
+
 def test_what_was_published_before_close_arrives(broker, start):
     with Peer(broker.port, "from/us") as peer:
         driver = start(broker.port)
