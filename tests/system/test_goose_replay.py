@@ -108,7 +108,12 @@ def test_enforced_a_psu_that_restarts_with_the_same_key_is_believed(tmp_path: Pa
     settings = SETTINGS + 'goose_replay_protection = "enforce"\n'
     with rig(tmp_path, settings=settings) as system, the_cable() as cable:
         system.start_driver()
-        old = [session_with_captured_reply(system, cable) for _ in range(3)]
+        old = []
+        for _ in range(3):
+            mark = system.mock.events.mark()
+            old.append(session_with_captured_reply(system, cable))
+            # Else it is started anew with a repeat of the request before that still waits at its socket.
+            system.wait_stop(1, after=mark)
         mark = system.mock.events.mark()
         system.psu("restart")
         system.mock.events.wait(lambda event: event["event"] == "round_done", after=mark)
