@@ -10,6 +10,7 @@ Nothing has a name outside, so it is gone when the last of these and the last so
 import ctypes
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ def network_namespace() -> Iterator[None]:
             ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
             ip("link", "set", "veth0", "up")
             ip("link", "set", "veth1", "up")
+            await_up("veth0")
+            await_up("veth1")
             yield
         finally:
             if _libc.setns(outside.fileno(), _CLONE_NEWNET) != 0:
@@ -47,3 +50,17 @@ def network_namespace() -> Iterator[None]:
 def ip(*arguments: str) -> None:
     """Run iproute2's `ip` in the thread's namespace."""
     subprocess.run(["ip", *arguments], check=True)
+
+
+def await_up(interface: str) -> None:
+    """Wait until the kernel has noticed that the cable's other end is up; until then it drops what is sent.
+
+    It says nothing of that: `send` succeeds.
+    """
+    deadline = time.monotonic() + 10
+    shown = ""
+    while "state UP" not in shown:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{interface} is not up: {shown}")
+        command = ["ip", "link", "show", interface]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout

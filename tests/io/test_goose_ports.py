@@ -12,7 +12,7 @@ from fusioncharger.io import af_packet_port
 from fusioncharger.io.af_packet_port import AfPacketPort
 from fusioncharger.io.goose_port import GoosePort, GoosePortError, open_port
 from fusioncharger.io.udp_port import UdpPort
-from netns import ip, network_namespace
+from netns import await_up, ip, network_namespace
 
 
 def frame_between(src: GoosePort, dst: GoosePort, st_num: int = 1) -> bytes:
@@ -185,6 +185,7 @@ def test_an_interface_that_goes_down_and_up_works_again(veths):
     with pytest.raises(OSError, match="down"):
         one.send(frame_between(one, other))
     ip("link", "set", "veth0", "up")
+    await_up("veth1")
     frame = frame_between(other, one)
     other.send(frame)
     assert one.receive(5) == frame
